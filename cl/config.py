@@ -1,0 +1,122 @@
+"""The typed part of the configuration. It imports no torch, so that a typo is answered at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cl.errors import ConfigurationError, require, suggest
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("32", "bf16", "16")
+
+
+def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
+    require(value in valid, f"{key}={value} is not known. {suggest(value, valid)}")
+
+
+@dataclass
+class TrainerConfig:
+    """How the optimisation loop runs.
+
+    epochs: passes over the data of one experience. batch_size: images per step.
+    lr, weight_decay, momentum (SGD only): as in torch.optim. schedule: the learning rate within one
+    experience, "constant" or "cosine" (from lr to 0). evaluation_batch_size: images per forward pass
+    without gradient. device: "auto", "cpu", "cuda" or "cuda:1". precision: "32", "bf16" or "16".
+    augment: "stream" takes the stream's own augmentation, otherwise as `cl.data.AUGMENTATIONS`.
+    checkpoint: keep a checkpoint after every experience.
+    """
+
+    epochs: int = 1
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: str = "constant"
+    evaluation_batch_size: int = 256
+    device: str = "auto"
+    precision: str = "32"
+    augment: str = "stream"
+    checkpoint: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "evaluation_batch_size"):
+            value = getattr(self, key)
+            require(value >= 1, f"trainer.{key}={value}: it must be at least 1.")
+        for key in ("lr", "weight_decay", "momentum"):
+            value = getattr(self, key)
+            require(value >= 0, f"trainer.{key}={value}: it must not be negative.")
+        _one_of("trainer.optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("trainer.schedule", self.schedule, SCHEDULES)
+        _one_of("trainer.precision", self.precision, PRECISIONS)
+
+
+@dataclass
+class BackboneConfig:
+    """A timm model without its classifier.
+
+    name: as in `timm.list_models()`. image_size: the side in pixels, null for the model's own.
+    pretrained: false starts at random. weights: a safetensors file instead of the one looked up.
+    """
+
+    name: str = MISSING
+    image_size: int | None = None
+    pretrained: bool = True
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        require(size is None or size >= 1, f"backbone.image_size={size}: it must be at least 1.")
+
+
+@dataclass
+class NamesConfig:
+    """What a run is called: the folder is <output>/<stream>/<strategy>/<backbone>/…"""
+
+    stream: str = MISSING
+    strategy: str = MISSING
+    backbone: str = MISSING
+
+
+@dataclass
+class Config:
+    """One run. `stream`, `strategy` and each entry of `plugin` name a `_target_` and its arguments.
+
+    resume: the folder of a run to go on with; all else is then taken from that folder. trust: packages
+    whose code a stored configuration may name.
+    """
+
+    stream: Any = MISSING
+    strategy: Any = MISSING
+    plugin: dict[str, Any] = field(default_factory=dict)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+    output: str = "runs"
+    resume: str | None = None
+    trust: list[str] = field(default_factory=list)
+    names: NamesConfig = field(default_factory=NamesConfig)
+
+
+Section = TypeVar("Section")
+
+
+def as_object(node: DictConfig, kind: type[Section]) -> Section:
+    """A section of a configuration as the dataclass `kind`, with its types and ranges checked."""
+    for where in OmegaConf.missing_keys(node):
+        raise ConfigurationError(f"{where} must be given: {where}=…")
+    try:
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), node))
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(result, kind)
+    return result
+
+
+ConfigStore.instance().store(name="schema", node=Config)

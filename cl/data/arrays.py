@@ -1,0 +1,83 @@
+"""Images and labels as arrays: indexed a whole batch at a time, never image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cl.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ArrayDataset:
+    """Some rows of an array of images.
+
+    images: uint8, N × H × W × C (C = 1 or 3), possibly memory-mapped and shared by many data sets.
+    labels: int64, N. rows: which of the N belong to this data set (int64), in this order.
+    """
+
+    images: Array
+    labels: Array
+    rows: Array
+
+    def __post_init__(self) -> None:
+        check_images(self.images, self.labels, "the data set")
+
+    @classmethod
+    def of(cls, images: Array, labels: Array) -> ArrayDataset:
+        """All rows of `images` and `labels`."""
+        return cls(images, labels, np.arange(len(images), dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def targets(self) -> Array:
+        """The labels of the rows, int64, len(self)."""
+        return np.asarray(self.labels[self.rows])
+
+    def subset(self, positions: Array) -> ArrayDataset:
+        """The rows at `positions` (counted within this data set); no image is copied."""
+        return ArrayDataset(self.images, self.labels, self.rows[positions])
+
+    def take(self, positions: Array) -> tuple[Array, Array]:
+        """A batch: images uint8 B × H × W × C, labels int64 B."""
+        rows = self.rows[positions]
+        return np.asarray(self.images[rows]), np.asarray(self.labels[rows])
+
+
+def class_counts(labels: Array, classes: int) -> Array:
+    """How many images each of the `classes` has."""
+    return np.bincount(labels, minlength=classes)
+
+
+def check_images(images: Array, labels: Array, source: str) -> None:
+    """Raise DataError unless images are uint8 N × H × W × C with one integer label each."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(
+            f"{source}: images must be uint8 of shape N × H × W × 1 or 3, "
+            f"not {images.dtype} of shape {images.shape}."
+        )
+    if len(images) != len(labels):
+        raise DataError(f"{source}: {len(images)} images, but {len(labels)} labels.")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: labels must be whole numbers, one per image, "
+            f"not {labels.dtype} of shape {labels.shape}."
+        )
+
+
+def load_array(file: Path) -> Array:
+    """A `.npy` file, memory-mapped; DataError if it is missing, damaged or holds Python objects."""
+    try:
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise DataError(f"{file} is missing.") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as an array: {error}. Copy it again.") from None

@@ -1,0 +1,1 @@
+"""The strategies: one file per method. Nothing is registered; a configuration names the class."""

@@ -1,0 +1,50 @@
+"""EWC: a spring on every weight, as stiff as the weight was important."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from cl.errors import require
+from cl.ops.anchors import Springs
+from cl.ops.fisher import diagonal_fisher
+from cl.strategy import Strategy
+from cl.stream import Experience
+
+
+class EWC(Strategy):
+    """Elastic weight consolidation (Kirkpatrick et al., 2017), with one spring per task seen.
+
+    L = L_task + strength/2 · Σ_k Σ_i F_i^k (θ_i − θ_i^k)²,  with the exact per-sample Fisher
+    information F^k of task k's training data at θ^k, the weights after task k. The sum over tasks is
+    kept as one quadratic, so memory does not grow: twice the weights.
+
+    strength: λ; 0 is naive fine-tuning. Note the ½: λ here is twice that of codes without it, and about
+    1/batch-size of that of codes that square a batch's mean gradient. fisher_samples: how many
+    training images the Fisher information is taken over; null for all.
+    """
+
+    neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
+
+    def __init__(self, strength: float = 1e3, fisher_samples: int | None = None) -> None:
+        super().__init__()
+        require(strength >= 0, f"strategy.strength={strength}: it must not be negative.")
+        require(
+            fisher_samples is None or fisher_samples >= 1,
+            f"strategy.fisher_samples={fisher_samples}: it must be at least 1, or null for all.",
+        )
+        self.strength, self.fisher_samples = strength, fisher_samples
+        self.springs = Springs()
+
+    def penalty(self) -> Tensor | float:
+        if not self.strength or not len(self.springs.stiffness):
+            return 0.0
+        energy = self.strength * self.springs.energy(dict(self.model.named_parameters()))
+        self.log("penalty", energy)
+        return energy
+
+    def after_experience(self, experience: Experience) -> None:
+        data = self.batches(experience, limit=self.fisher_samples)
+        fisher = diagonal_fisher(self.model, data, lambda z, y: -self.cross_entropy(z, y))
+        self.springs.add(dict(self.model.named_parameters()), fisher)

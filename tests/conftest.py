@@ -1,0 +1,75 @@
+"""What the tests share: small configurations, a toy stream, and where the real data are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cl.data import ArrayDataset
+from cl.stream import Stream, class_incremental
+
+torch.set_num_threads(1)  # toy tensors: a second thread only costs
+
+REAL_DATA = (
+    Path(os.environ.get("CL_DATA_DIR", "data"), "cifar100").exists()
+    and Path(
+        os.environ.get("CL_WEIGHTS_DIR", "weights"), "vit_tiny_patch16_224.safetensors"
+    ).exists()
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on real data run wherever the data are; elsewhere the reason for skipping is shown."""
+    if not REAL_DATA:
+        reason = (
+            "CL_DATA_DIR/cifar100 or CL_WEIGHTS_DIR/vit_tiny_patch16_224.safetensors is missing"
+        )
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def toy_images(count: int, classes: int, seed: int) -> ArrayDataset:
+    """Images of 8 × 8 pixels: each class has its own colour pattern, plus noise."""
+    generator = np.random.default_rng(seed)
+    patterns = np.random.default_rng(7).integers(0, 256, (classes, 8, 8, 3))
+    labels = np.arange(count, dtype=np.int64) % classes
+    noise = generator.normal(0, 25, (count, 8, 8, 3))
+    images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
+    return ArrayDataset.of(images, labels)
+
+
+def toy_stream(tasks: int = 2, classes: int = 4, images: int = 48) -> Stream:
+    """A class-incremental stream of a few dozen toy images."""
+    names = [f"class {index}" for index in range(classes)]
+    train, test = toy_images(images, classes, 0), toy_images(images // 2, classes, 1)
+    return class_incremental("toy", train, test, names, tasks, range(classes))
+
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Compose:
+    """Composes a configuration as the command line does: a tiny random backbone, one epoch."""
+
+    def make(*overrides: str, **strategy: Any) -> DictConfig:
+        small = ["backbone.image_size=8", "backbone.pretrained=false", "trainer.device=cpu"]
+        small += ["trainer.epochs=2", "trainer.batch_size=8", f"output={tmp_path}/runs"]
+        small += ["stream=custom", "stream._target_=tests.conftest.toy_stream"]
+        with hydra.initialize_config_module("configs", version_base="1.3"):
+            cfg = hydra.compose("config", [*small, *overrides])
+        with open_dict(cfg):
+            cfg.merge_with({"names": {"stream": "toy", "strategy": "test", "backbone": "nano"}})
+            cfg.strategy = OmegaConf.merge(cfg.strategy, strategy)
+        return cfg
+
+    return make

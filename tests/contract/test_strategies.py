@@ -1,0 +1,299 @@
+"""What every strategy must satisfy. A new file in strategies/ is here without being named."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import configs
+import strategies
+from cl.checkpoint import load_module, save_module
+from cl.data import ArrayDataset
+from cl.data.arrays import Array
+from cl.experiment import Experiment
+from cl.instantiate import locate
+from cl.learner import Learner
+from cl.loggers import ExperienceResult, Logger
+from cl.strategy import Hooks, Plugin, Strategy
+from cl.stream import Experience, Stream
+from tests.conftest import Compose, toy_stream
+
+FOLDER = Path(configs.__file__).parent
+STRATEGIES = sorted(f.stem for f in (FOLDER / "strategy").glob("*.yaml") if f.stem != "custom")
+PLUGINS = sorted(f.stem for f in (FOLDER / "plugin").glob("*.yaml"))
+
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def learn(learner: Learner, stream: Stream, experiences: int) -> Learner:
+    for index in range(experiences):
+        learner.learn(stream.experience(index))
+    return learner
+
+
+def make(compose: Compose, strategy: str, *overrides: str, **arguments: Any) -> Learner:
+    cfg = compose(f"strategy={strategy}", *overrides, **arguments)
+    return Learner(cfg, toy_stream().info)
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@every_strategy
+def test_same_seed_same_bits(compose: Compose, strategy: str) -> None:
+    first, second = (learn(make(compose, strategy), toy_stream(), 2) for _ in range(2))
+    assert_same(snapshot(first.state), snapshot(second.state))
+
+
+@every_strategy
+def test_another_seed_gives_another_result_unless_nothing_is_random(
+    compose: Compose, strategy: str
+) -> None:
+    first, second = (
+        learn(make(compose, strategy, "backbone.pretrained=true", f"seed={seed}"), toy_stream(), 1)
+        for seed in (0, 1)
+    )
+    data = toy_stream().test[0]
+    if not first.strategy.gradient_free:
+        assert not torch.equal(first.logits(data), second.logits(data))
+
+
+class StopAfterFirst(Logger):
+    def experience(self, result: ExperienceResult) -> None:
+        if result.index == 0:
+            raise KeyboardInterrupt
+
+
+@every_strategy
+def test_killed_and_resumed_gives_the_same_matrix(compose: Compose, strategy: str) -> None:
+    cfg = compose(f"strategy={strategy}")
+    whole = Experiment(cfg, loggers=[])
+    whole.run()
+    stopped = Experiment(cfg, loggers=[StopAfterFirst()])
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = Experiment.resume(stopped.folder, loggers=[], trust=["tests"])
+    assert resumed.matrix.rows == 1
+    resumed.run()
+    assert resumed.matrix == whole.matrix
+    assert_same(snapshot(resumed.learner.state), snapshot(whole.learner.state))
+
+
+@every_strategy
+def test_predict_changes_nothing_and_does_not_depend_on_the_batch(
+    compose: Compose, strategy: str
+) -> None:
+    learner = learn(make(compose, strategy), toy_stream(), 2)
+    test = toy_stream().test[1]
+    before = snapshot(learner.state)
+    together = learner.logits(test)
+    reversed_order = learner.logits(test.subset(torch.arange(len(test)).flip(0).numpy())).flip(0)
+    single = torch.cat([learner.logits(test.subset(torch.tensor([i]).numpy())) for i in range(8)])
+    assert_same(before, snapshot(learner.state))
+    assert together.shape == (len(test), 4)
+    torch.testing.assert_close(together, reversed_order, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[:8], single, rtol=1e-4, atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardedData(ArrayDataset):
+    """Images that can be read only while their experience lasts, and no others beside them."""
+
+    open: list[bool] = dataclasses.field(default_factory=lambda: [True])
+
+    def take(self, positions: Array) -> tuple[Array, Array]:
+        assert self.open[0], "the strategy read the data of an experience that is over"
+        return super().take(positions)
+
+    def subset(self, positions: Array) -> GuardedData:
+        return GuardedData(self.images, self.labels, self.rows[positions], self.open)
+
+
+def guarded(experience: Experience) -> tuple[Experience, list[bool]]:
+    data = experience.train
+    everything = torch.arange(len(data)).numpy()
+    images, labels = data.take(everything)
+    only = GuardedData(images, labels, everything)
+    return dataclasses.replace(experience, train=only), only.open
+
+
+@every_strategy
+def test_past_data_and_future_classes_are_out_of_reach(compose: Compose, strategy: str) -> None:
+    learner = make(compose, strategy)
+    for index in range(2):
+        experience, is_open = guarded(toy_stream().experience(index))
+        learner.learn(experience)
+        is_open[0] = False
+        logits = learner.logits(toy_stream().test[index])
+        assert logits.shape[1] == experience.seen, "logits over the classes seen, no more"
+
+
+def test_a_strategy_that_peeks_is_caught(compose: Compose) -> None:
+    class Peeking(Strategy):
+        kept: Experience | None = None
+
+        def after_experience(self, experience: Experience) -> None:
+            if self.kept is not None:
+                list(self.batches(self.kept))
+            self.kept = experience
+
+    learner = make(compose, "naive")
+    learner.strategy = Peeking()
+    learner.strategy.attach(learner.model, 0, learner.fabric.device, 8)
+    experience, is_open = guarded(toy_stream().experience(0))
+    learner.learn(experience)
+    is_open[0] = False
+    with pytest.raises(AssertionError, match="experience that is over"):
+        learner.learn(toy_stream().experience(1))
+
+
+@every_strategy
+def test_grows_as_declared(compose: Compose, strategy: str) -> None:
+    learner, stream = make(compose, strategy), toy_stream(tasks=4)
+    learn(learner, stream, 2)
+    second = learner.stored_numbers
+    learner.learn(stream.experience(2))
+    third = learner.stored_numbers
+    learner.learn(stream.experience(3))
+    growth, head = learner.stored_numbers - third, learner.model.features + 1
+    assert growth >= 0
+    if learner.strategy.grows == "head":
+        # Its rows, and what the method holds for every trained number: for example anchor and Fisher.
+        assert growth % head == 0
+        assert growth == third - second
+    else:
+        assert growth > head
+
+
+class GradientSpy(Plugin):
+    """Notes which trainable tensors have ever had a gradient that is not zero."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__()
+        self.strategy = [strategy]
+        self.reached: set[int] = set()
+
+    def after_backward(self) -> None:
+        self.reached |= {id(p) for p in self.trained() if p.grad is not None and p.grad.any()}
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [p for group in self.strategy[0].parameter_groups() for p in group["params"]]
+
+
+@every_strategy
+def test_every_trainable_tensor_gets_a_gradient(compose: Compose, strategy: str) -> None:
+    learner, stream = make(compose, strategy), toy_stream()
+    learner.learn(stream.experience(0))
+    spy = GradientSpy(learner.strategy)
+    spy.attach(learner.model, 0, learner.fabric.device, 8)
+    learner.plugins.append(spy)
+    learner.learn(stream.experience(1))
+    if learner.strategy.gradient_free:
+        assert learner.trainable_parameters == 0
+        assert not spy.reached
+        return
+    names = {id(p): name for name, p in learner.state.named_parameters()}
+    unreached = [names.get(id(p), "?") for p in spy.trained() if id(p) not in spy.reached]
+    assert spy.reached
+    assert not unreached
+
+
+@every_strategy
+def test_neutral_arguments_are_naive_fine_tuning(compose: Compose, strategy: str) -> None:
+    neutral = make(compose, strategy).strategy.neutral
+    if neutral is None:
+        return  # no arguments turn this method into fine-tuning
+    arguments = "trainer.lr=1e-3"
+    method = learn(make(compose, strategy, arguments, **neutral), toy_stream(), 2)
+    naive = learn(make(compose, "naive", arguments), toy_stream(), 2)
+    assert_same(snapshot(method.model), snapshot(naive.model))
+
+
+@every_strategy
+def test_saved_learner_goes_on_where_it_was(
+    compose: Compose, strategy: str, tmp_path: Path
+) -> None:
+    stream = toy_stream()
+    learner = learn(make(compose, strategy), stream, 1)
+    learner.save(tmp_path / "saved")
+    opened = Learner.load(tmp_path / "saved")
+    assert torch.equal(opened.logits(stream.test[0]), learner.logits(stream.test[0]))
+    for each in (learner, opened):
+        each.learn(stream.experience(1))
+    assert_same(snapshot(opened.state), snapshot(learner.state))
+
+
+@every_strategy
+def test_state_round_trip_needs_no_code(compose: Compose, strategy: str, tmp_path: Path) -> None:
+    learner = learn(make(compose, strategy), toy_stream(), 2)
+    save_module(learner.state, tmp_path / "state.safetensors")
+    fresh = make(compose, strategy)
+    load_module(fresh.state, tmp_path / "state.safetensors")
+    assert_same(snapshot(fresh.state), snapshot(learner.state))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("strategy", s) for s in STRATEGIES] + [("plugin", p) for p in PLUGINS]
+)
+def test_yaml_has_the_command_and_the_arguments(kind: str, name: str) -> None:
+    text = (FOLDER / kind / f"{name}.yaml").read_text()
+    shown = f"plugin=[{name}]" if kind == "plugin" else f"strategy={name}"
+    comments = [line for line in text.splitlines()[:2] if line.startswith("# python run.py ")]
+    assert comments, "the exact command that runs it stands at the top"
+    assert shown in comments[0]
+    command = comments[0].removeprefix("# python run.py ").split()
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra.compose("config", command)
+    node = OmegaConf.to_container(cfg.plugin[name] if kind == "plugin" else cfg.strategy)
+    assert isinstance(node, dict)
+    target = locate(node.pop("_target_"), kind)
+    parameters = inspect.signature(target).parameters
+    assert list(node) == list(parameters), "the same keys as the constructor, in the same order"
+    for key, parameter in parameters.items():
+        default = parameter.default
+        assert node[key] == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_every_method_has_a_configuration() -> None:
+    configured = set()
+    for kind in ("strategy", "plugin"):
+        for file in (FOLDER / kind).glob("*.yaml"):
+            text = file.read_text()
+            configured |= {line.split()[-1] for line in text.splitlines() if "_target_:" in line}
+    for file in Path(strategies.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"strategies.{file.stem}")
+        for name, value in vars(module).items():
+            if (
+                inspect.isclass(value)
+                and issubclass(value, Hooks)
+                and value.__module__ == module.__name__
+            ):
+                assert f"{module.__name__}.{name}" in configured
+                assert value.__doc__
+                assert "et al." in value.__doc__ or " and " in value.__doc__ or "(" in value.__doc__
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize("strategy", ["naive", "olora"])
+def test_plugins_combine_with_strategies(compose: Compose, plugin: str, strategy: str) -> None:
+    learner = make(compose, strategy, f"plugin=[{plugin}]")
+    assert len(learner.plugins) == 1
+    learn(learner, toy_stream(), 2)
+    plain = learn(make(compose, strategy), toy_stream(), 2)
+    data = toy_stream().test[0]
+    assert not torch.equal(learner.logits(data), plain.logits(data)), "the plugin has an effect"

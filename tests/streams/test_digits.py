@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import numpy as np
+
+from streams.digits import split_digits
+
+
+def test_real_digits_in_five_tasks() -> None:
+    stream = split_digits()
+    assert len(stream) == 5
+    assert [stream.experience(i).names[-2:] for i in range(5)][1] == ("2", "3")
+    assert sum(len(data) for data in stream.train) + sum(len(data) for data in stream.test) == 1797
+    assert stream.train[0].images.shape == (1797, 8, 8, 1)
+    assert stream.train[0].images.max() == 255
+
+
+def test_the_test_split_is_fixed_stratified_and_disjoint() -> None:
+    train = np.concatenate([data.rows for data in split_digits().train])
+    test = np.concatenate([data.rows for data in split_digits().test])
+    assert not set(train) & set(test)
+    again = np.concatenate([data.rows for data in split_digits(order_seed=3).test])
+    assert set(test) == set(again)
+    counts = np.bincount(np.concatenate([data.targets for data in split_digits().test]))
+    assert counts.min() >= 34
+    assert counts.max() <= 37
+
+
+def test_a_given_order() -> None:
+    stream = split_digits(tasks=2, class_order=[9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+    assert stream.class_names == tuple("9876543210")
