@@ -113,12 +113,12 @@ class Experiment:
 
     def _experience(self, experience: Experience) -> None:
         start = time.perf_counter()
-        self.learner.learn(experience, self._reporter(start))
+        steps = self.learner.learn(experience, self._reporter(start))
         trained = time.perf_counter()
         self.matrix.cells += evaluate(self.learner, self.stream, experience.index)
         evaluated = time.perf_counter()
         self.seconds += evaluated - start
-        self.steps += self._steps(experience)
+        self.steps += steps
         (self.folder / "accuracy_matrix.csv").write_text(self.matrix.to_csv())
         if self.learner.config.checkpoint:
             self._checkpoint(experience.index)
@@ -178,14 +178,11 @@ class Experiment:
         for old in checkpoints(self.folder)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
-    def _steps(self, experience: Experience) -> int:
-        if self.learner.strategy.gradient_free:
-            return 0
-        return count_steps(len(experience.train), self.learner.config)
-
     def _run_info(self) -> RunInfo:
         config: Any = OmegaConf.to_container(self.cfg, resolve=True)
-        steps = sum(self._steps(self.stream.experience(i)) for i in range(len(self.stream)))
+        steps = sum(count_steps(len(data), self.learner.config) for data in self.stream.train)
+        if self.learner.strategy.gradient_free:
+            steps = 0
         pretrained = self.learner.model.pretrained
         return RunInfo(self.folder, config, self.names, pretrained, len(self.stream), steps)
 

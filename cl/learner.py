@@ -23,7 +23,7 @@ from cl.models.model import Model
 from cl.random import derive_seed
 from cl.strategy import Hooks, Plugin, Strategy
 from cl.stream import Experience, StreamInfo
-from cl.training import Progress, create_fabric, train
+from cl.training import Progress, count_steps, create_fabric, train
 
 TRUSTED = ("cl", "strategies")
 """The packages that a stored learner may name; others only if the user says so."""
@@ -60,7 +60,8 @@ class Learner:
         self.class_names: tuple[str, ...] = ()
         for hooks in self.hooks:
             size = self.config.evaluation_batch_size
-            hooks.attach(self.model, self.seed, self.fabric.device, size)
+            device = self.fabric.device
+            hooks.attach(self.model, self.seed, device, size, self.augmentation)
             hooks.setup(self.model, stream)
         self.to_device()
 
@@ -82,23 +83,27 @@ class Learner:
 
     def learn(
         self, experience: Experience, on_step: Callable[[Progress], None] = lambda progress: None
-    ) -> None:
-        """Learn an experience; `on_step` is called after every step of the optimisation."""
+    ) -> int:
+        """Learn an experience; `on_step` is called after every step. Returns the number of steps."""
         self.class_names = experience.names
         for hooks in self.hooks:
             hooks.logged.clear()
         for hooks in self.hooks:
             hooks.before_experience(experience)
         self.to_device()
+        steps = 0
         if not self.strategy.gradient_free:
+            data = self.strategy.training_data(experience)
+            steps = count_steps(len(data), self.config)
             train(
                 self.fabric,
                 self.model,
                 self.strategy,
                 self.plugins,
-                experience,
+                experience.index,
                 self.config,
-                lambda order: self.training_batches(experience, order),
+                lambda order: self.training_batches(data, order),
+                steps,
                 self.seed,
                 on_step,
             )
@@ -107,16 +112,17 @@ class Learner:
             hooks.logged.clear()
             hooks.after_experience(experience)
         self.to_device()
+        return steps
 
     @property
     def logged(self) -> dict[str, Tensor]:
         """The numbers that the methods reported last."""
         return {name: value for hooks in self.hooks for name, value in hooks.logged.items()}
 
-    def training_batches(self, experience: Experience, order: Generator) -> Iterator[Batch]:
-        """One shuffled, augmented pass over an experience's training data."""
+    def training_batches(self, data: ArrayDataset, order: Generator) -> Iterator[Batch]:
+        """One shuffled, augmented pass over training data."""
         return batches(
-            experience.train,
+            data,
             self.model.transform,
             self.config.batch_size,
             self.fabric.device,

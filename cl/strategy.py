@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from cl.data.arrays import Array, ArrayDataset
 from cl.data.loading import Batch, batches
+from cl.data.transforms import augment
 from cl.models.model import Model
 from cl.random import generator
 from cl.stream import Experience, StreamInfo
@@ -29,13 +31,22 @@ class Hooks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def attach(self, model: Model, seed: int, device: torch.device, batch_size: int) -> None:
-        """Tell the method which model it acts on, and how its passes over the data are made.
+    def attach(
+        self,
+        model: Model,
+        seed: int,
+        device: torch.device,
+        batch_size: int,
+        augmentation: str = "none",
+    ) -> None:
+        """Tell the method which model it acts on, and how images are fed to it.
 
         seed: its random choices derive from it. batch_size: of passes without gradient.
+        augmentation: of training images, a key of `cl.data.AUGMENTATIONS`.
         """
         object.__setattr__(self, "model", model)  # a reference: nn.Module would adopt it as a child
         self.seed, self.device, self.batch_size = seed, device, batch_size
+        self.augmentation = augmentation
         self.logged: dict[str, Tensor] = {}
 
     def log(self, name: str, value: Tensor) -> None:
@@ -53,6 +64,13 @@ class Hooks(nn.Module):
             order = torch.randperm(len(data), generator=self.generator("subset", experience.index))
             data = data.subset(order[:limit].sort().values.numpy())
         return batches(data, self.model.transform, self.batch_size, self.device)
+
+    def prepare(self, images: Array, order: Generator | None = None) -> Tensor:
+        """uint8 B × H × W × C as the backbone takes them; augmented if there is a generator."""
+        pixels = torch.from_numpy(images).to(self.device)
+        if order is not None:
+            pixels = augment(pixels, self.augmentation, order)
+        return self.model.transform(pixels)
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         """Once, before the first experience: inject adapters, replace the head."""
@@ -104,6 +122,10 @@ class Strategy(Hooks):
         if self.loss_classes == "current":
             mask.fill_(-torch.inf)[list(experience.classes)] = 0.0
         self.register_buffer("class_mask", mask, persistent=False)
+
+    def training_data(self, experience: Experience) -> ArrayDataset:
+        """What the optimisation runs over. Default: the experience's own data."""
+        return experience.train
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What the optimiser trains, as torch.optim takes it. Default: all that requires a gradient."""

@@ -18,7 +18,6 @@ from cl.data import Batch
 from cl.errors import ConfigurationError
 from cl.random import derive_seed, generator
 from cl.strategy import Hooks, ParameterGroup, Plugin, Strategy
-from cl.stream import Experience
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,23 @@ def train(
     model: nn.Module,
     strategy: Strategy,
     plugins: Sequence[Plugin],
-    experience: Experience,
+    experience: int,
     config: TrainerConfig,
     data: Callable[[torch.Generator], Iterator[Batch]],
+    steps: int,
     seed: int,
     on_step: Callable[[Progress], None],
 ) -> None:
-    """Optimise over `config.epochs` passes of `data`, calling the hooks of each step in order."""
-    torch.manual_seed(derive_seed(seed, "training", experience.index))  # dropout
+    """Optimise over `config.epochs` passes of `data`, calling the hooks of each step in order.
+
+    data: a shuffled pass, given the generator of its order. steps: of all passes together.
+    """
+    torch.manual_seed(derive_seed(seed, "training", experience))  # dropout
     hooks: list[Hooks] = [strategy, *plugins]
     optimizer = create_optimizer(strategy.parameter_groups(), config)
     objective, wrapped = fabric.setup(Objective(model, strategy, plugins), optimizer)
-    steps = count_steps(len(experience.train), config)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(config.schedule, step, steps))
-    order = generator(seed, "order", experience.index)
+    order = generator(seed, "order", experience)
     model.train()
     step = images = 0
     for _ in range(config.epochs):
@@ -98,7 +100,7 @@ def train(
             lr = float(schedule.get_last_lr()[0])
             schedule.step()
             step, images = step + 1, images + len(batch.labels)
-            on_step(Progress(experience.index, step, steps, images, lr, loss.detach()))
+            on_step(Progress(experience, step, steps, images, lr, loss.detach()))
     model.eval()
 
 

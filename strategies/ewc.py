@@ -45,6 +45,7 @@ class EWC(Strategy):
         return energy
 
     def after_experience(self, experience: Experience) -> None:
-        data = self.batches(experience, limit=self.fisher_samples)
+        batches = self.batches(experience, limit=self.fisher_samples)
+        data = ((batch.images, batch.labels) for batch in batches)
         fisher = diagonal_fisher(self.model, data, lambda z, y: -self.cross_entropy(z, y))
         self.springs.add(dict(self.model.named_parameters()), fisher)

@@ -14,10 +14,15 @@ from cl.data.transforms import Transform, augment
 
 
 class Batch(NamedTuple):
-    """One step's data. images: float32 B × 3 × S × S. labels: int64 B. Both on the device."""
+    """One step's data.
+
+    images: float32 B × 3 × S × S and labels: int64 B, on the device. positions: int64 B, where in the
+    data set they are from.
+    """
 
     images: Tensor
     labels: Tensor
+    positions: Array
 
 
 def index_batches(count: int, batch_size: int, generator: Generator | None) -> Iterator[Array]:
@@ -43,4 +48,4 @@ def batches(
         if shuffle is not None:
             pixels = augment(pixels, augmentation, shuffle)
         targets = torch.from_numpy(labels.astype(np.int64)).to(device, non_blocking=True)
-        yield Batch(transform(pixels), targets)
+        yield Batch(transform(pixels), targets, positions)
