@@ -22,6 +22,10 @@ class WeightsError(PalimpsestError):
     """Pretrained or saved weights are missing or do not fit."""
 
 
+class DivergenceError(PalimpsestError):
+    """The loss is not a number any more, or infinite."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `ConfigurationError(message)` unless `condition` holds."""
     if not condition:

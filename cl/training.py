@@ -15,9 +15,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cl.config import TrainerConfig
 from cl.data import Batch
-from cl.errors import ConfigurationError
+from cl.errors import ConfigurationError, DivergenceError
 from cl.random import derive_seed, generator
 from cl.strategy import Hooks, ParameterGroup, Plugin, Strategy
+
+CHECK_STEPS = 50
+"""On a GPU, how often the loss is looked at: reading it waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +92,46 @@ def train(
     step = images = 0
     for _ in range(config.epochs):
         for batch in data(order):
-            loss = objective(batch)
-            wrapped.zero_grad()
-            fabric.backward(loss)
-            for hook in hooks:
-                hook.after_backward()
-            wrapped.step()
-            for hook in hooks:
-                hook.after_step()
             lr = float(schedule.get_last_lr()[0])
+            loss = take_step(fabric, objective, wrapped, hooks, batch)
             schedule.step()
             step, images = step + 1, images + len(batch.labels)
-            on_step(Progress(experience, step, steps, images, lr, loss.detach()))
+            if fabric.device.type == "cpu" or step % CHECK_STEPS == 0 or step == steps:
+                check_finite(loss, model, step, lr)
+            on_step(Progress(experience, step, steps, images, lr, loss))
     model.eval()
+
+
+def take_step(
+    fabric: Fabric, objective: nn.Module, optimizer: Any, hooks: Sequence[Hooks], batch: Batch
+) -> Tensor:
+    """One step of the optimisation with its hooks; returns the loss before it, detached."""
+    loss: Tensor = objective(batch)
+    optimizer.zero_grad()
+    fabric.backward(loss)
+    for hook in hooks:
+        hook.after_backward()
+    optimizer.step()
+    for hook in hooks:
+        hook.after_step()
+    return loss.detach()
+
+
+def check_finite(loss: Tensor, model: nn.Module, step: int, lr: float) -> None:
+    """Raise DivergenceError, with the tensors concerned, if the loss is not a finite number."""
+    if torch.isfinite(loss):
+        return
+    broken = [
+        name
+        for name, weight in model.named_parameters()
+        if not (weight.isfinite().all() and (weight.grad is None or weight.grad.isfinite().all()))
+    ]
+    shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+    raise DivergenceError(
+        f"The loss is {float(loss)} at step {step}, with learning rate {lr:g}. "
+        f"Not finite, in weights or gradients: {shown or 'none, so it is the loss itself'}.\n"
+        f"Try a smaller one: trainer.lr={lr / 10:g}. The last checkpoint is as it was."
+    )
 
 
 def count_steps(images: int, config: TrainerConfig) -> int:
