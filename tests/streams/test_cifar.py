@@ -109,4 +109,4 @@ def test_the_real_cifar_100() -> None:
     assert [len(data) for data in stream.test] == [1000] * 10
     pixels = stream.train[0].images.reshape(-1, 3)[::997] / 255
     assert np.allclose(pixels.mean(0), [0.5071, 0.4865, 0.4409], atol=0.01)
-    assert stream.class_names[0] == "rocket", "class 68 comes first with seed 1993"
+    assert stream.class_names[:3] == ("road", "palm_tree", "snake"), "classes 68, 56, 78: seed 1993"
