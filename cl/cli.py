@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,35 @@ def main() -> None:
         sys.argv[1:] = expand_targets(sys.argv[1:])
         check(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(_run)()
+        if "cl.sweep" in sys.modules and sys.modules["cl.sweep"].failed:
+            sys.exit(1)
     except PalimpsestError as error:
         sys.exit(f"error: {error}")
 
 
 def _run(cfg: DictConfig) -> None:
+    from cl import sweep
     from cl.experiment import Experiment  # torch comes in here
 
+    folder = None
     try:
         if cfg.resume is None:
-            Experiment(cfg).run()
+            experiment = Experiment(cfg)
         else:
-            Experiment.resume(Path(cfg.resume), trust=cfg.trust).run()
-    except PalimpsestError as error:
-        sys.exit(f"error: {error}")  # here, or Hydra would print a traceback
+            experiment = Experiment.resume(Path(cfg.resume), trust=cfg.trust)
+        folder = experiment.folder
+        experiment.run()
+        if sweep.is_sweep():
+            sweep.note(folder)
+    except Exception as error:
+        if sweep.is_sweep():  # the other runs go on
+            if not isinstance(error, PalimpsestError):
+                traceback.print_exc()
+            sweep.note(folder, f"{type(error).__name__}: {error}")
+        elif isinstance(error, PalimpsestError):
+            sys.exit(f"error: {error}")  # here, or Hydra would print a traceback
+        else:
+            raise
 
 
 def expand_targets(argv: list[str]) -> list[str]:
@@ -76,9 +92,9 @@ def check(argv: list[str]) -> None:
         loader = GlobalHydra.instance().config_loader()
         extra = _search_path(arguments.config_dir)
         compose = partial(_compose, overrides=overrides, extra=extra)
-        compose([])  # makes the loader see the folder of --config-dir
+        own = Path(arguments.config_dir) if arguments.config_dir else None
         for override in overrides:
-            _check_names(loader, override)
+            _check_names(loader, override, own)
         # A sweep is checked by its first choice; each of its runs is checked again when it starts.
         chosen = [_first_choice(o) for o in overrides if _is_group(loader, o)]
         base = compose(chosen)
@@ -122,11 +138,13 @@ def _compose(lines: list[str], overrides: list[Override], extra: list[str]) -> D
         ) from None
 
 
-def _check_names(loader: ConfigLoader, override: Override) -> None:
+def _check_names(loader: ConfigLoader, override: Override, own: Path | None) -> None:
+    """own: the folder of --config-dir, which the loader does not know."""
     if not _is_group(loader, override) or override.is_delete():
         return
     group = override.key_or_group
     options = [name for name in loader.get_group_options(group) if name != "custom"]
+    options += [file.stem for file in (own / group).glob("*.yaml")] if own else []
     for choice in _choices(override):
         if choice not in options and choice != "custom":
             raise ConfigurationError(

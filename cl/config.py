@@ -86,7 +86,7 @@ class NamesConfig:
 
 @dataclass
 class Config:
-    """One run. `stream`, `strategy` and each entry of `plugin` name a `_target_` and its arguments.
+    """One run. `stream`, `strategy` and each of `plugin` and `logger` name a `_target_` and its arguments.
 
     resume: the folder of a run to go on with; all else is then taken from that folder. trust: packages
     whose code a stored configuration may name.
@@ -95,6 +95,7 @@ class Config:
     stream: Any = MISSING
     strategy: Any = MISSING
     plugin: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = 0

@@ -18,8 +18,8 @@ from cl.stream import Stream
 class Cell:
     """The answers for the test images of one task after one experience.
 
-    correct: the class was right among all classes seen. correct_within_task: it was right among the
-    classes of this task (the "task mask").
+    correct: the class was right among all classes seen, or among the task's where the stream tells the task.
+    correct_within_task: it was right among the classes of this task (the "task mask").
     """
 
     experience: int
@@ -44,8 +44,9 @@ class AccuracyMatrix:
         """R as shares, rows × rows; NaN where it was not measured."""
         R = np.full((self.rows, self.rows), np.nan)
         for cell in self.cells:
-            correct = cell.correct_within_task if within_task else cell.correct
-            R[cell.experience, cell.task] = correct / cell.images
+            if cell.task < self.rows:  # the last row may look one task ahead
+                correct = cell.correct_within_task if within_task else cell.correct
+                R[cell.experience, cell.task] = correct / cell.images
         return R
 
     def row(self, experience: int) -> list[Cell]:
@@ -67,22 +68,26 @@ class AccuracyMatrix:
 
 
 def evaluate(learner: Learner, stream: Stream, experience: int) -> list[Cell]:
-    """A row of the matrix: the learner's answers on the test images of every task seen so far."""
-    return [evaluate_task(learner, stream, experience, task) for task in range(experience + 1)]
+    """A row of the matrix: the learner's answers on the test images of every task seen so far.
+
+    Where the next experience is only another domain of the same classes, its test images too: the forward
+    transfer needs them.
+    """
+    ahead = stream.scenario == "domain-incremental" and experience + 1 < len(stream)
+    ahead = ahead and stream.seen[experience + 1] == stream.seen[experience]
+    tasks = range(experience + 1 + ahead)
+    return [evaluate_task(learner, stream, experience, task) for task in tasks]
 
 
 def evaluate_task(learner: Learner, stream: Stream, experience: int, task: int) -> Cell:
     """One cell of the matrix."""
     test = stream.test[task]
     labels = torch.from_numpy(test.targets)
-    logits = learner.logits(test, task if learner.strategy.needs_task_id else None)
+    told = stream.scenario == "task-incremental"
+    logits = learner.logits(test, task if told or learner.strategy.needs_task_id else None)
     within = torch.full_like(logits, -torch.inf)
     classes = torch.unique(labels)
     within[:, classes] = logits[:, classes]
-    return Cell(
-        experience,
-        task,
-        len(test),
-        int((logits.argmax(1) == labels).sum()),
-        int((within.argmax(1) == labels).sum()),
-    )
+    correct_within_task = int((within.argmax(1) == labels).sum())
+    correct = correct_within_task if told else int((logits.argmax(1) == labels).sum())
+    return Cell(experience, task, len(test), correct, correct_within_task)

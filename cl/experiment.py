@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from cl.checkpoint import load_json, save_json
@@ -18,7 +19,7 @@ from cl.errors import ConfigurationError, PalimpsestError, WeightsError
 from cl.evaluation import AccuracyMatrix, Cell, evaluate
 from cl.instantiate import build, check_trust
 from cl.learner import TRUSTED, Learner
-from cl.loggers import ConsoleLogger, ExperienceResult, FileLogger, Logger, RunInfo
+from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
 from cl.stream import Experience, Stream
 from cl.training import Progress, count_steps
@@ -32,8 +33,8 @@ KEPT_CHECKPOINTS = 2
 class Experiment:
     """A stream, a learner, and the loggers that are told.
 
-    folder: where everything goes; None makes a new one (`create_run_folder`). After `run`, `matrix` holds
-    the accuracies.
+    loggers: instead of those that the configuration names. folder: where everything goes; None makes a
+    new one (`create_run_folder`). After `run`, `matrix` holds the accuracies.
     """
 
     def __init__(
@@ -45,10 +46,10 @@ class Experiment:
     ) -> None:
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
+        self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
         self.stream: Stream = build(cfg.stream, "stream")
         self.learner = learner or Learner(cfg, self.stream.info, self.stream.augmentation)
         self.folder = folder or create_run_folder(cfg, self.names)
-        self.loggers = [ConsoleLogger(), FileLogger()] if loggers is None else list(loggers)
         self.matrix = AccuracyMatrix()
         self.seconds = 0.0
         self.steps = 0
@@ -60,6 +61,8 @@ class Experiment:
         """An experiment that goes on after the last complete experience of the run in `folder`."""
         cfg = load_run_config(folder)
         check_trust(str(cfg.stream._target_), ("streams", "cl", *trust))
+        for node in (cfg.get("logger") or {}).values() if loggers is None else ():
+            check_trust(str(node._target_), ("cl", *trust))
         if (folder / "summary.json").exists():
             raise ConfigurationError(f"resume={folder}: this run is complete.")
         for checkpoint in reversed(checkpoints(folder)):
@@ -77,6 +80,7 @@ class Experiment:
     def run(self) -> dict[str, Any]:
         """Learn and evaluate what is left of the stream; returns the content of summary.json."""
         OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
+        self.stream.save_split(self.folder / "split.npz")
         for logger in self.loggers:
             logger.start(self._run_info())
         try:
@@ -95,11 +99,13 @@ class Experiment:
     def summary(self) -> dict[str, Any]:
         """The metrics, the costs, and what the run ran on."""
         device = self.learner.fabric.device
-        within = summarise(self.matrix.values(within_task=True))
+        # A fresh head is right by chance: its rows are drawn alike, so no class is preferred.
+        chance = np.full(self.matrix.rows, 1 / len(self.stream.class_names))
+        within = summarise(self.matrix.values(within_task=True), chance)
         return {
             "names": self.names,
             "seed": self.learner.seed,
-            **summarise(self.matrix.values()),
+            **summarise(self.matrix.values(), chance),
             "within_task": within,
             "seconds": self.seconds,
             "trainable_parameters": self.learner.trainable_parameters,
@@ -132,6 +138,8 @@ class Experiment:
             evaluation_seconds=evaluated - trained,
             trainable_parameters=self.learner.trainable_parameters,
             stored_numbers=self.learner.stored_numbers,
+            total_steps=self.steps,
+            peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
         )
         for logger in self.loggers:
             logger.experience(result)
@@ -184,7 +192,13 @@ class Experiment:
         if self.learner.strategy.gradient_free:
             steps = 0
         pretrained = self.learner.model.pretrained
-        return RunInfo(self.folder, config, self.names, pretrained, len(self.stream), steps)
+        return RunInfo(self.folder, config, self.names, pretrained, self.stream, steps)
+
+
+def create_loggers(cfg: DictConfig) -> list[Logger]:
+    """The loggers that `cfg.logger` names, in that order."""
+    nodes = cfg.get("logger") or {}
+    return [build(node, f"logger.{name}") for name, node in nodes.items()]
 
 
 def create_run_folder(cfg: DictConfig, names: dict[str, str]) -> Path:

@@ -80,7 +80,8 @@ def check_trust(path: str, trusted: Sequence[str]) -> None:
 
 def _plain(node: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return {str(key): value for key, value in dict(plain).items()}  # type: ignore[arg-type]
+    given = {str(key): value for key, value in dict(plain).items()}  # type: ignore[arg-type]
+    return {key: value for key, value in given.items() if value != "???"}  # not given yet
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

@@ -58,6 +58,7 @@ class Learner:
         self.pretrained_numbers = count(self.model)
         self.fabric: Fabric = create_fabric(self.config)
         self.class_names: tuple[str, ...] = ()
+        self.trained_numbers: int | None = None
         for hooks in self.hooks:
             size = self.config.evaluation_batch_size
             device = self.fabric.device
@@ -91,10 +92,13 @@ class Learner:
         for hooks in self.hooks:
             hooks.before_experience(experience)
         self.to_device()
+        self.trained_numbers = self._count_trainable()
         steps = 0
         if not self.strategy.gradient_free:
             data = self.strategy.training_data(experience)
             steps = count_steps(len(data), self.config)
+            for hooks in self.hooks:
+                hooks.before_training(steps)
             train(
                 self.fabric,
                 self.model,
@@ -191,7 +195,13 @@ class Learner:
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers the last experience's optimiser could change."""
+        """How many numbers the last experience's optimiser could change.
+
+        Counted when that experience began: a method may have merged its adapters since.
+        """
+        return self._count_trainable() if self.trained_numbers is None else self.trained_numbers
+
+    def _count_trainable(self) -> int:
         if self.strategy.gradient_free:
             return 0
         unique = {id(p): p.numel() for g in self.strategy.parameter_groups() for p in g["params"]}

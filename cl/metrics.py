@@ -133,13 +133,13 @@ BACKWARD: dict[str, Callable[[Matrix], float]] = {
 }
 
 
-def summarise(R: Matrix) -> dict[str, Any]:
-    """The metrics of a summary, with the definitions of the literature."""
+def summarise(R: Matrix, baseline: Matrix | None = None) -> dict[str, Any]:
+    """The metrics of a summary, with the definitions of the literature. baseline: of `forward_transfer`."""
     return {
         "average_accuracy": average_accuracy(R),
         "average_incremental_accuracy": average_incremental_accuracy(R),
         "forgetting": forgetting(R),
         "backward_transfer": backward_transfer(R),
-        "forward_transfer": forward_transfer(R, None),
+        "forward_transfer": forward_transfer(R, baseline),
         "learning_accuracy": learning_accuracy(R),
     }

@@ -65,9 +65,9 @@ class Hooks(nn.Module):
             data = data.subset(order[:limit].sort().values.numpy())
         return batches(data, self.model.transform, self.batch_size, self.device)
 
-    def prepare(self, images: Array, order: Generator | None = None) -> Tensor:
+    def prepare(self, images: Array | Tensor, order: Generator | None = None) -> Tensor:
         """uint8 B × H × W × C as the backbone takes them; augmented if there is a generator."""
-        pixels = torch.from_numpy(images).to(self.device)
+        pixels = torch.as_tensor(images).to(self.device)
         if order is not None:
             pixels = augment(pixels, self.augmentation, order)
         return self.model.transform(pixels)
@@ -77,6 +77,9 @@ class Hooks(nn.Module):
 
     def before_experience(self, experience: Experience) -> None:
         """Before each experience: grow the head, add an adapter, choose what is trained."""
+
+    def before_training(self, steps: int) -> None:
+        """Before the first step of an experience, when the number of its steps is known."""
 
     def penalty(self) -> Tensor | float:
         """Every step: a term of the loss that needs no data."""
@@ -88,6 +91,9 @@ class Hooks(nn.Module):
     def after_step(self) -> None:
         """Every step, when the weights have moved: average, threshold, re-project."""
 
+    def after_training(self) -> None:
+        """After the last step of an experience, before any method's `after_experience`: average."""
+
     def after_experience(self, experience: Experience) -> None:
         """After each experience: Fisher information, merging, prototypes."""
 
@@ -97,7 +103,8 @@ class Strategy(Hooks):
 
     The class says what the method is:
     rehearsal: it stores training images. needs_task_id: `predict` must be told the task.
-    grows: what it stores more of with every experience. gradient_free: it has no training loop.
+    grows: what it stores more of with every experience. gradient_free: it has no training loop; a method
+    that trains in the first experience only sets it in `before_experience`.
     neutral: the arguments with which it is naive fine-tuning, if there are such.
     loss_classes: the classes that the cross-entropy is over, "current" or all "seen".
     """
@@ -105,7 +112,7 @@ class Strategy(Hooks):
     rehearsal: ClassVar[bool] = False
     needs_task_id: ClassVar[bool] = False
     grows: ClassVar[str] = "head"
-    gradient_free: ClassVar[bool] = False
+    gradient_free: bool = False
     neutral: ClassVar[dict[str, Any] | None] = None
     loss_classes: Literal["current", "seen"] = "current"
     class_mask: Tensor
@@ -128,7 +135,10 @@ class Strategy(Hooks):
         return experience.train
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """What the optimiser trains, as torch.optim takes it. Default: all that requires a gradient."""
+        """What the optimiser trains, as torch.optim takes it. Default: all that requires a gradient.
+
+        A group may say `lr_factor`: its learning rate is `trainer.lr` times that.
+        """
         return [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
 
     def loss(self, batch: Batch) -> Tensor:

@@ -100,6 +100,8 @@ def train(
                 check_finite(loss, model, step, lr)
             on_step(Progress(experience, step, steps, images, lr, loss))
     model.eval()
+    for hook in hooks:
+        hook.after_training()
 
 
 def take_step(
@@ -142,6 +144,13 @@ def count_steps(images: int, config: TrainerConfig) -> int:
 def create_optimizer(groups: Sequence[ParameterGroup], config: TrainerConfig) -> Optimizer:
     """The optimiser over the strategy's parameter groups; a group's own settings win."""
     shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    groups = [
+        {
+            "lr": config.lr * group.get("lr_factor", 1.0),
+            **group,
+        }  # a copy: torch.optim writes into it
+        for group in groups
+    ]
     if config.optimizer == "sgd":
         return SGD(groups, momentum=config.momentum, **shared)
     return (Adam if config.optimizer == "adam" else AdamW)(groups, **shared)

@@ -36,7 +36,7 @@ class EMA(Plugin):
             average.lerp_(weights[name], 1 - self.decay)
 
     @torch.no_grad()
-    def after_experience(self, experience: Experience) -> None:
+    def after_training(self) -> None:
         weights = dict(self.model.named_parameters())
         for name, average in self.average.items():
             weights[name].copy_(average)

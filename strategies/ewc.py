@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl.errors import require
 from cl.ops.anchors import Springs
-from cl.ops.fisher import diagonal_fisher
+from cl.ops.fisher import check_fisher_options, fisher_information
 from cl.strategy import Strategy
 from cl.stream import Experience
 
@@ -20,21 +20,30 @@ class EWC(Strategy):
     information F^k of task k's training data at θ^k, the weights after task k. The sum over tasks is
     kept as one quadratic, so memory does not grow: twice the weights.
 
-    strength: λ; 0 is naive fine-tuning. Note the ½: λ here is twice that of codes without it, and about
-    1/batch-size of that of codes that square a batch's mean gradient. fisher_samples: how many
-    training images the Fisher information is taken over; null for all.
+    strength: λ; 0 is naive fine-tuning. The default is large because a network that fits its data has
+    tiny gradients, and so a tiny empirical Fisher information. Note the ½: λ here is twice that of codes
+    without it, and about 1/batch-size of that of codes that square a batch's mean gradient.
+    fisher_samples: how many training images the Fisher information is taken over; null for all.
+    fisher: "empirical" (at the labels), "model" (over the model's own answers; one pass per class) or
+    "batch" (squares of the mean gradients of batches of trainer.evaluation_batch_size, as Avalanche does
+    with its training batches). normalise: make the "mean" or the "max" of each task's F one, so that no
+    task dominates by its scale, or "none".
     """
 
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
-    def __init__(self, strength: float = 1e3, fisher_samples: int | None = None) -> None:
+    def __init__(
+        self,
+        strength: float = 1e7,
+        fisher_samples: int | None = None,
+        fisher: str = "empirical",
+        normalise: str = "none",
+    ) -> None:
         super().__init__()
         require(strength >= 0, f"strategy.strength={strength}: it must not be negative.")
-        require(
-            fisher_samples is None or fisher_samples >= 1,
-            f"strategy.fisher_samples={fisher_samples}: it must be at least 1, or null for all.",
-        )
+        check_fisher_options(fisher, normalise, fisher_samples)
         self.strength, self.fisher_samples = strength, fisher_samples
+        self.fisher, self.normalise = fisher, normalise
         self.springs = Springs()
 
     def penalty(self) -> Tensor | float:
@@ -45,7 +54,13 @@ class EWC(Strategy):
         return energy
 
     def after_experience(self, experience: Experience) -> None:
-        batches = self.batches(experience, limit=self.fisher_samples)
-        data = ((batch.images, batch.labels) for batch in batches)
-        fisher = diagonal_fisher(self.model, data, lambda z, y: -self.cross_entropy(z, y))
+        data = self.batches(experience, limit=self.fisher_samples)
+        fisher = fisher_information(
+            self.fisher,
+            self.model,
+            ((batch.images, batch.labels) for batch in data),
+            lambda z, y: -self.cross_entropy(z, y),
+            experience.classes,
+            self.normalise,
+        )
         self.springs.add(dict(self.model.named_parameters()), fisher)

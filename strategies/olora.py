@@ -10,7 +10,7 @@ from torch import Tensor
 from cl.errors import require
 from cl.models.lora import inject_lora, lora_layers
 from cl.models.model import Model
-from cl.ops.subspaces import row_space_overlap
+from cl.ops.subspaces import into_null_space, row_space_overlap
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
 
@@ -24,9 +24,10 @@ class OLoRA(Strategy):
     rank, alpha, dropout: of the LoRA; s = alpha / rank. targets: ends of layer names;
     ":q,v" picks rows of a fused layer. orthogonality, decay: λ1 and λ2. norm: "l1" as in the official
     code, or "squared" as the paper writes it. merge: fold a task's LoRA into the frozen weight after the
-    task and keep only A for the penalty: the same function with half the memory. The penalty grows with
-    rank, depth and number of tasks; it is in the log, beside the overlap of the subspaces, which unlike
-    the penalty does not fall when A merely shrinks.
+    task and keep only A for the penalty: the same function with half the memory. init: of A_t, "kaiming"
+    as in the official code, or "null_space": the same, turned orthogonal to A_old, so that a task starts
+    without penalty. The penalty grows with rank, depth and number of tasks; it is in the log, beside the
+    overlap of the subspaces, which unlike the penalty does not fall when A merely shrinks.
     """
 
     grows = "LoRA factors"
@@ -41,14 +42,17 @@ class OLoRA(Strategy):
         decay: float = 0.0,
         norm: str = "l1",
         merge: bool = False,
+        init: str = "kaiming",
     ) -> None:
         super().__init__()
+        require(init in ("kaiming", "null_space"), f"strategy.init={init}: kaiming or null_space.")
         require(norm in ("l1", "squared"), f"strategy.norm={norm}: l1 or squared.")
         for name, value in (("orthogonality", orthogonality), ("decay", decay)):
             require(value >= 0, f"strategy.{name}={value}: it must not be negative.")
         require(0 <= dropout < 1, f"strategy.dropout={dropout}: it must be in [0, 1).")
         self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, tuple(targets)
         self.orthogonality, self.decay, self.norm, self.merge = orthogonality, decay, norm, merge
+        self.init = init
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         model.backbone.requires_grad_(False)
@@ -59,6 +63,12 @@ class OLoRA(Strategy):
         generator = self.generator("lora", experience.index)
         for layer in lora_layers(self.model):
             layer.reset(generator)
+            if self.init == "null_space" and layer.old_A.shape[1]:
+                require(
+                    layer.old_A.shape[1] < layer.old_A.shape[2],
+                    f"strategy.init=null_space: {experience.index} tasks of rank {self.rank} fill a layer.",
+                )
+                layer.A.data.copy_(into_null_space(layer.A.data, layer.old_A))
 
     def penalty(self) -> Tensor:
         layers = list(lora_layers(self.model))

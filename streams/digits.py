@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-from sklearn.datasets import load_digits
-
-from cl.data import ArrayDataset
-from cl.stream import Stream, class_incremental, shuffled_classes, stratified_split
+from cl.stream import Stream
+from streams.classes import class_incremental
+from streams.datasets import load
 
 
 def split_digits(
@@ -22,15 +21,5 @@ def split_digits(
     are enlarged to the backbone's input when a batch is made. No augmentation: a mirrored digit is
     another sign. Source: Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits.
     """
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int64)
-    train, test = stratified_split(labels, test_share=0.2, seed=0)
-    return class_incremental(
-        "split_digits",
-        ArrayDataset(grey, labels, train),
-        ArrayDataset(grey, labels, test),
-        [str(digit) for digit in range(10)],
-        tasks,
-        class_order or shuffled_classes(10, order_seed),
-    )
+    data = replace(load("digits"), name="split_digits")
+    return class_incremental(data, tasks, order_seed=order_seed, class_order=class_order)

@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from cl.metrics import Matrix
+from cl.stream import Stream
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known when a run starts. config: resolved, as plain containers."""
+    """What is known when a run starts, or goes on.
+
+    config: resolved, as plain containers. trainable_steps: of the whole run.
+    """
 
     folder: Path
     config: dict[str, Any]
     names: dict[str, str]
     pretrained: str
-    experiences: int
+    stream: Stream
     trainable_steps: int
+
+    @property
+    def experiences(self) -> int:
+        """How many experiences the stream has."""
+        return len(self.stream)
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,8 @@ class ExperienceResult:
     """What one experience gave.
 
     accuracy, accuracy_within_task: R so far, shares. logged: what the methods reported, such as the
-    overlap of subspaces. seconds: training and evaluation, in that order.
+    overlap of subspaces. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
+    None where it is unknown.
     """
 
     index: int
@@ -34,10 +44,20 @@ class ExperienceResult:
     accuracy: Matrix
     accuracy_within_task: Matrix
     logged: dict[str, float]
+    total_steps: int
     training_seconds: float
     evaluation_seconds: float
     trainable_parameters: int
     stored_numbers: int
+    peak_memory_bytes: int | None
+
+    def costs(self) -> dict[str, float]:
+        """Time, size and memory, by name, as far as they are known."""
+        names = ("training_seconds", "evaluation_seconds", "trainable_parameters", "stored_numbers")
+        costs = {name: getattr(self, name) for name in names}
+        if self.peak_memory_bytes is not None:
+            costs["peak_memory_bytes"] = self.peak_memory_bytes
+        return costs
 
 
 class Logger:
@@ -57,3 +77,20 @@ class Logger:
 
     def close(self) -> None:
         """The run is over, complete or not."""
+
+
+def series_of_step(values: dict[str, float]) -> dict[str, float]:
+    """Of the values of a step those to draw: the loss, its parts, the learning rate and the speed."""
+    counters = ("experience", "step", "steps", "total_steps")
+    return {name: value for name, value in values.items() if name not in counters}
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with the keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

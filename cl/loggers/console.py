@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -9,22 +11,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.metrics import Matrix
+from cl.report.plots import is_dark, shade
 
 WIDE = 12
 """The matrix is printed in full up to this many tasks."""
+
+PLAIN_SECONDS = 60.0
+"""Between two lines of progress where there is no terminal for a bar, such as in the log of a cluster."""
 
 
 class ConsoleLogger(Logger):
     """Progress with an estimate, a line per experience, the matrix and the summary at the end.
 
-    The same lines, without the progress bar, go to log.txt in the run folder.
+    The same lines, without the progress, go to log.txt in the run folder. quiet: they go only there.
     """
 
-    def __init__(self) -> None:
-        self.console = Console()
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -33,7 +40,8 @@ class ConsoleLogger(Logger):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=quiet or not self.console.is_terminal,
+            speed_estimate_period=300,
         )
 
     def start(self, run: RunInfo) -> None:
@@ -49,19 +57,29 @@ class ConsoleLogger(Logger):
         self.say(f"pretrained: {escape(run.pretrained)}")
         if run.pretrained == "random":
             self.say("[yellow]The backbone starts at random: accuracies say little.[/]")
-        self.task: TaskID = self.progress.add_task(
-            "task 1", total=run.trainable_steps or None, speed=""
-        )
-        self.progress.start()
+        self.began = self.told = time.monotonic()
+        self.first_step: int | None = None
+        self.task: TaskID = self.progress.add_task("", total=run.trainable_steps or None, speed="")
+        if run.trainable_steps:
+            self.progress.start()
 
     def step(self, values: dict[str, float]) -> None:
-        done = int(values["total_steps"])
-        self.progress.update(
-            self.task,
-            completed=done,
-            description=f"task {int(values['experience']) + 1}/{self.run.experiences}",
-            speed=f"{values['images_per_second']:.0f} images/s",
+        done, total = int(values["total_steps"]), self.run.trainable_steps
+        if self.first_step is None:  # of a resumed run it is not 1
+            self.first_step = done - int(values["step"])
+        epochs = int(self.run.config.get("trainer", {}).get("epochs", 1))
+        epoch = math.ceil(epochs * values["step"] / values["steps"])
+        where = (
+            f"task {int(values['experience']) + 1}/{self.run.experiences}  epoch {epoch}/{epochs}"
         )
+        speed = f"{values['images_per_second']:,.0f} images/s"
+        self.progress.update(self.task, completed=done, description=where, speed=speed)
+        now = time.monotonic()
+        if self.progress.disable and now - self.told >= PLAIN_SECONDS:
+            self.told = now
+            left = (now - self.began) / (done - self.first_step) * (total - done)
+            line = f"{where}  {done / max(1, total):.0%}  {speed}  about {duration(left)} left"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def experience(self, result: ExperienceResult) -> None:
         row = result.accuracy[result.index, : result.index + 1]
@@ -76,7 +94,7 @@ class ConsoleLogger(Logger):
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.progress.stop()
-        if len(self.matrix) <= WIDE:
+        if hasattr(self, "matrix") and len(self.matrix) <= WIDE:
             self.say(matrix_table(self.matrix))
         self.say(summary_table(summary))
         self.say(f"Everything is in {escape(str(self.run.folder))}")
@@ -94,13 +112,30 @@ class ConsoleLogger(Logger):
 
 def matrix_table(R: Matrix) -> Table:
     """R in per cent: a row per experience, a column per task."""
-    table = Table(title="accuracy in % on each task, after each experience")
+    table = Table(title="accuracy in % on each task, after each experience", min_width=44)
     table.add_column("after", justify="right")
     for task in range(len(R)):
         table.add_column(f"task {task + 1}", justify="right")
     for index, row in enumerate(R):
-        table.add_row(str(index + 1), *("" if np.isnan(v) else f"{100 * v:.1f}" for v in row))
+        table.add_row(str(index + 1), *(_cell(value) for value in row))
     return table
+
+
+def _cell(accuracy: float) -> Text:
+    """In per cent, on a shade that is darker the higher it is."""
+    if np.isnan(accuracy):
+        return Text("")
+    colour = shade(accuracy)
+    letters = "white" if is_dark(colour) else "black"
+    return Text(f"{100 * accuracy:.1f}", style=f"{letters} on rgb({','.join(map(str, colour))})")
+
+
+def duration(seconds: float) -> str:
+    """A time to come, as a person would say it: "40 s", "12 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def summary_table(summary: dict[str, Any]) -> Table:

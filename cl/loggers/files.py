@@ -1,19 +1,27 @@
-"""The run folder: metrics.jsonl, accuracy_matrix.csv and summary.json."""
+"""The run folder: metrics.jsonl, summary.json and report.html."""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, TextIO
 
 from cl.checkpoint import save_json
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
+from cl.report.page import write_report
 
 
 class FileLogger(Logger):
-    """Appends one JSON object per event to metrics.jsonl, and writes summary.json at the end."""
+    """Appends one JSON object per event to metrics.jsonl; at the end writes summary.json and report.html.
+
+    report: false leaves the page out.
+    """
+
+    def __init__(self, report: bool = True) -> None:
+        self.report = report
 
     def start(self, run: RunInfo) -> None:
-        self.folder = run.folder
+        self.folder, self.stream = run.folder, run.stream
         self.metrics: TextIO = (run.folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def step(self, values: dict[str, float]) -> None:
@@ -30,18 +38,22 @@ class FileLogger(Logger):
                 "accuracy_within_task": [float(value) for value in within],
                 "average_accuracy": float(row.mean()),
                 **result.logged,
-                "training_seconds": result.training_seconds,
-                "evaluation_seconds": result.evaluation_seconds,
-                "trainable_parameters": result.trainable_parameters,
-                "stored_numbers": result.stored_numbers,
+                **result.costs(),
             }
         )
 
     def finish(self, summary: dict[str, Any]) -> None:
         save_json(summary, self.folder / "summary.json")
+        if not self.report:
+            return
+        try:
+            write_report(self.folder, self.stream)
+        except Exception as error:  # the run is complete whatever becomes of its page
+            print(f"report.html could not be written: {error!r}", file=sys.stderr)
 
     def close(self) -> None:
-        self.metrics.close()
+        if hasattr(self, "metrics"):
+            self.metrics.close()
 
     def _write(self, event: dict[str, Any]) -> None:
         self.metrics.write(json.dumps(event) + "\n")

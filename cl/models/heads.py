@@ -6,6 +6,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from cl.errors import PalimpsestError
+from cl.ops.ridge import ridge
+
 
 class LinearHead(nn.Module):
     """A linear layer whose rows are the classes; growing leaves the old rows as they are, bit for bit.
@@ -83,3 +86,96 @@ class PrototypeHead(nn.Module):
         prototypes = F.normalize(self.sums, dim=1).to(features)
         similarity = F.normalize(features, dim=1) @ prototypes.T
         return similarity.masked_fill(self.counts == 0, -torch.inf)
+
+
+class CosineHead(nn.Module):
+    """Trained cosine similarities times a trained scale: z_c = scale · cos(f, w_c).
+
+    weight: classes × features; new rows are uniform in ±1/√features. scale: a scalar, at first 1.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(0, features))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the head has."""
+        return len(self.weight)
+
+    def grow(self, classes: int, generator: Generator) -> None:
+        """Add rows until there are `classes`."""
+        features = self.weight.shape[1]
+        rows = torch.rand(max(0, classes - self.classes), features, generator=generator) * 2 - 1
+        self.weight = nn.Parameter(
+            torch.cat([self.weight.data, (rows / features**0.5).to(self.weight)])
+        )
+
+    def linear_state(self) -> dict[str, Tensor]:
+        """The state of a linear layer that ranks the classes in the same order."""
+        weight = F.normalize(self.weight.detach(), dim=1)
+        return {"weight": weight, "bias": weight.new_zeros(self.classes)}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """B × features to B × classes."""
+        return self.scale * (F.normalize(features, dim=1) @ F.normalize(self.weight, dim=1).T)
+
+
+class RidgeHead(nn.Module):
+    """Ridge regression to one-hot labels on random features h = ReLU(f P), from running sums.
+
+    gram: Σ h hᵀ, M × M, and cross: Σ h yᵀ, M × classes, in float64; weight: (gram + λ I)⁻¹ cross. projection:
+    features × M, drawn once from N(0, 1); with M = 0 there is none and h = f.
+    """
+
+    projection: Tensor
+    gram: Tensor
+    cross: Tensor
+    weight: Tensor
+
+    def __init__(self, features: int, projection: int, generator: Generator) -> None:
+        super().__init__()
+        width = projection or features
+        self.register_buffer("projection", torch.randn(features, projection, generator=generator))
+        self.register_buffer("gram", torch.zeros(width, width, dtype=torch.float64))
+        self.register_buffer("cross", torch.zeros(width, 0, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(width, 0))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the head has."""
+        return self.cross.shape[1]
+
+    def grow(self, classes: int, generator: Generator | None = None) -> None:
+        """Add empty classes until there are `classes`; nothing here is random."""
+        added = max(0, classes - self.classes)
+        self.cross, self.weight = F.pad(self.cross, (0, added)), F.pad(self.weight, (0, added))
+
+    def expand(self, features: Tensor) -> Tensor:
+        """The random features. B × features to B × M."""
+        return F.relu(features @ self.projection) if self.projection.shape[1] else features
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add images to the sums. features: B × features. labels: B."""
+        hidden = self.expand(features).double()
+        self.gram += hidden.T @ hidden
+        self.cross += hidden.T @ F.one_hot(labels, self.classes).double()
+
+    def solve(self, strength: float) -> None:
+        """Make the weight the solution for λ = strength."""
+        self.weight = ridge(self.gram, self.cross, strength).float().contiguous()
+
+    def linear_state(self) -> dict[str, Tensor]:
+        """The state of a linear layer that does the same, if there is no random projection."""
+        if self.projection.shape[1]:
+            raise PalimpsestError(
+                "A head on random features is not a linear layer, so a plain timm model cannot hold it. "
+                "Use the learner's own format (`Learner.save`), or train with strategy.projection=0."
+            )
+        return {"weight": self.weight.T, "bias": self.weight.new_zeros(self.classes)}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """B × features to B × classes."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.expand(features.float()) @ self.weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -56,11 +57,24 @@ class LoRALinear(nn.Module):
     def keep(self, merge: bool = False) -> None:
         """Freeze the current task's factors, or `merge` them into W and keep only A; same output."""
         if merge:
-            self.base.weight.data += self.delta(self.A, self.B)
+            self.merge()
         else:
             self.old_B = torch.cat([self.old_B, self.B.detach()], dim=2)
         self.old_A = torch.cat([self.old_A, self.A.detach()], dim=1)
         self.B.data.zero_()
+
+    def merge(self) -> None:
+        """Fold the current task's factors into W and keep nothing of them; same output."""
+        self.base.weight.data += self.delta(*self.factors())
+        self.B.data.zero_()
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B of the current task, as they enter the weight."""
+        return self.A, self.B
+
+    def old_factors(self) -> tuple[Tensor, Tensor]:
+        """A and B of the earlier tasks, as they enter the weight."""
+        return self.old_A, self.old_B
 
     def delta(self, A: Tensor, B: Tensor) -> Tensor:
         """The change of the weight by these factors: s · B A in their rows of an out × in matrix."""
@@ -68,9 +82,9 @@ class LoRALinear(nn.Module):
 
     def merged_state(self) -> dict[str, Tensor]:
         """The state of the plain linear layer that does the same."""
-        weight = self.base.weight.detach() + self.delta(self.A, self.B)
+        weight = self.base.weight.detach() + self.delta(*self.factors())
         if self.old_B.shape[2]:
-            weight = weight + self.delta(self.old_A, self.old_B)
+            weight = weight + self.delta(*self.old_factors())
         bias = self.base.bias
         return {"weight": weight} if bias is None else {"weight": weight, "bias": bias.detach()}
 
@@ -78,8 +92,8 @@ class LoRALinear(nn.Module):
         """… × in to … × out."""
         y: Tensor = self.base(x)
         if self.old_B.shape[2]:
-            y = y + self._low_rank(x, self.old_A, self.old_B)
-        return y + self._low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B)
+            y = y + self._low_rank(x, *self.old_factors())
+        return y + self._low_rank(F.dropout(x, self.dropout, self.training), *self.factors())
 
     def _low_rank(self, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
         return self.scale * F.linear(F.linear(x, A.flatten(0, 1)), self._spread(B))
@@ -94,30 +108,114 @@ class LoRALinear(nn.Module):
         return torch.cat(columns, dim=1)
 
 
+class GatedLoRALinear(LoRALinear):
+    """A LoRA layer whose rank-one terms have a trained weight each: s · Σ_j gate_j B_j A_j.
+
+    gate: blocks × rank. A term whose gate is 0 adds nothing, so the gates decide about the rank.
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        blocks: Sequence[slice] | None = None,
+    ) -> None:
+        super().__init__(base, rank, alpha, dropout, blocks)
+        self.gate = nn.Parameter(self.A.detach().new_ones(len(self.blocks), rank))
+
+    def reset(self, generator: Generator) -> None:
+        """Start a new task: gates from N(0, 1), A and B as in any LoRA."""
+        super().reset(generator)
+        self.gate.data.copy_(torch.randn(self.gate.shape, generator=generator))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.gate.unsqueeze(2) * self.A, self.B
+
+
+class ScaledLoRALinear(LoRALinear):
+    """A LoRA layer whose earlier tasks keep a trained magnitude: Σ_{i<t} α_i D_i + α_t B_t A_t.
+
+    D_i is B_i A_i divided by a norm. magnitudes: α, one number per task including the current one. All
+    layers share it, so it belongs to the model, and a layer only refers to it.
+    old_task: the task of each column of old_B.
+    """
+
+    magnitudes: nn.Parameter
+    old_task: Tensor
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        blocks: Sequence[slice] | None = None,
+    ) -> None:
+        super().__init__(base, rank, alpha, dropout, blocks)
+        self.register_buffer("old_task", torch.zeros(0, dtype=torch.int64))
+
+    def share(self, magnitudes: nn.Parameter) -> None:
+        """Tell the layer where the magnitudes are."""
+        object.__setattr__(self, "magnitudes", magnitudes)  # nn.Module would adopt it
+
+    def keep_direction(self, task: int, product: bool = False) -> None:
+        """Freeze the current factors of `task`, divided by ‖B‖_F ‖A‖_F of each block, or by ‖B A‖_F."""
+        A, B = self.A.detach(), self.B.detach()
+        length = A.norm(dim=(1, 2), keepdim=True)
+        change = B @ A if product else B * length
+        norm = change.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(B.dtype).tiny)
+        self.old_A = torch.cat([self.old_A, A / length], dim=1)
+        self.old_B = torch.cat([self.old_B, B * length / norm], dim=2)
+        self.old_task = torch.cat([self.old_task, self.old_task.new_full((A.shape[1],), task)])
+
+    def resize(self, rank: int) -> None:
+        """Give the current factors another rank."""
+        self.A.data = self.A.data.new_zeros(len(self.A), rank, self.A.shape[2])
+        self.B.data = self.B.data.new_zeros(len(self.B), self.B.shape[1], rank)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.A, self.magnitudes[-1] * self.B
+
+    def old_factors(self) -> tuple[Tensor, Tensor]:
+        return self.old_A, self.old_B * self.magnitudes[self.old_task]
+
+
+LoRA = TypeVar("LoRA", bound=LoRALinear)
+
+
 def inject_lora(
-    module: nn.Module, targets: Sequence[str], rank: int, alpha: float, dropout: float = 0.0
-) -> list[LoRALinear]:
+    module: nn.Module,
+    targets: Sequence[str],
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    kind: type[LoRA] = LoRALinear,  # type: ignore[assignment]
+) -> list[LoRA]:
     """Replace the linear layers that `targets` name by LoRA layers, in place; returns these.
 
     A target is the end of a layer's name ("attn.proj", "mlp.fc1"); "attn.qkv:q,v" means only the
     q and v rows of a fused layer. Raises ConfigurationError if a target matches nothing.
     """
     require(rank >= 1, f"rank={rank}: it must be at least 1.")
-    injected: list[LoRALinear] = []
+    injected: list[LoRA] = []
     for target in targets:
         suffix, _, parts = target.partition(":")
-        linear = {
-            name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
-        }
-        chosen = [name for name in linear if name == suffix or name.endswith(f".{suffix}")]
-        ends = {".".join(name.split(".")[-2:]) for name in linear}
-        require(bool(chosen), f"targets: no linear layer ends in {suffix}. {suggest(suffix, ends)}")
-        for name in chosen:
-            layer = linear[name]
-            lora = LoRALinear(layer, rank, alpha, dropout, _qkv_blocks(layer, parts))
+        for name, layer in linear_layers(module, suffix).items():
+            lora = kind(layer, rank, alpha, dropout, _qkv_blocks(layer, parts))
             module.set_submodule(name, lora)
             injected.append(lora)
     return injected
+
+
+def linear_layers(module: nn.Module, suffix: str) -> dict[str, nn.Linear]:
+    """The linear layers whose name ends in `suffix`; ConfigurationError if there is none."""
+    linear = {n: layer for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    chosen = {n: layer for n, layer in linear.items() if f".{n}".endswith(f".{suffix}")}
+    ends = {".".join(name.split(".")[-2:]) for name in linear}
+    require(bool(chosen), f"targets: no linear layer ends in {suffix}. {suggest(suffix, ends)}")
+    return chosen
 
 
 def lora_layers(module: nn.Module) -> Iterator[LoRALinear]:

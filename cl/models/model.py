@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
-from cl.models.heads import LinearHead, PrototypeHead
+from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
 
-Head = LinearHead | PrototypeHead
+Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
 
 
 class Model(nn.Module):

@@ -38,6 +38,24 @@ class Springs(nn.Module):
             self.centre[name] = torch.lerp(centre, at, share)
             self.stiffness[name] = total
 
+    def move(
+        self, weights: Mapping[str, Tensor], stiffness: Mapping[str, Tensor], decay: float = 1.0
+    ) -> None:
+        """Move all springs to the present weights, with S ← decay · S + stiffness; c becomes 0."""
+        for name, new in stiffness.items():
+            at = weights[name].detach()
+            old = pad_to(self.stiffness.get(name, new.new_zeros(0)), at.shape)
+            self.stiffness[name] = decay * old + new
+            self.centre[name] = at.clone()
+        self.constant = torch.zeros_like(self.constant)
+
+    def force(self, name: str, weight: Tensor) -> Tensor:
+        """The gradient of the energy with respect to the parameter of that name: S (θ − m)."""
+        stiffness = pad_to(self.stiffness.get(name, weight.new_zeros(0)), weight.shape)
+        return stiffness * (
+            weight - pad_to(self.centre.get(name, weight.new_zeros(0)), weight.shape)
+        )
+
     def energy(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The value at the given weights; differentiable."""
         total = self.constant.float()

@@ -52,7 +52,7 @@ def test_the_run_folder_holds_everything(
     ):
         assert key in summary
     assert summary["forward_transfer"] is None, "undefined on a single growing head"
-    assert OmegaConf.load(folder / "config.yaml").strategy.strength == 1000
+    assert OmegaConf.load(folder / "config.yaml").strategy.strength == 1e7
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [e["experience"] for e in events if e["event"] == "experience"] == [0, 1]
     steps = [e for e in events if e["event"] == "step"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from cl.learner import Learner
+from cl.models.lora import lora_layers
 from tests.conftest import Compose, toy_stream
 
 
@@ -25,3 +26,21 @@ def test_the_average_is_the_formula(compose: Compose) -> None:
     )
     averaged.learn(stream.experience(0))
     torch.testing.assert_close(averaged.model.get_parameter(name).detach(), expected)
+
+
+def test_the_average_is_taken_before_a_strategy_merges_its_adapters(compose: Compose) -> None:
+    """What a task leaves in the frozen factors is the averaged adapter, and it is there only once."""
+    stream, decay = toy_stream(), 0.8
+    path: list[torch.Tensor] = []
+    plain = Learner(compose("strategy=olora", "strategy.rank=2"), stream.info)
+    (first, *_) = lora_layers(plain.model)
+    plain.learn(stream.experience(0), lambda progress: path.append(first.B.detach().clone()))
+    expected = torch.zeros_like(path[0])
+    for factor in path:
+        expected = decay * expected + (1 - decay) * factor
+    cfg = compose("strategy=olora", "strategy.rank=2", "plugin=[ema]", f"plugin.ema.decay={decay}")
+    averaged = Learner(cfg, stream.info)
+    averaged.learn(stream.experience(0))
+    (layer, *_) = lora_layers(averaged.model)
+    torch.testing.assert_close(layer.old_B, expected)
+    assert not layer.B.any()

@@ -79,9 +79,29 @@ def test_a_subset_of_the_images_is_random_but_fixed(compose: Compose) -> None:
     assert torch.equal(first, second)
 
 
+def test_normalised_fishers_add_up_to_one_for_each_task(compose: Compose) -> None:
+    stream = toy_stream()
+    chosen = ("strategy.fisher=model", "strategy.normalise=mean", "strategy.strength=0")
+    learner = Learner(compose("strategy=ewc", *chosen), stream.info)
+    for index in range(2):
+        learner.learn(stream.experience(index))
+        strategy = learner.strategy
+        assert isinstance(strategy, EWC)
+        numbers = torch.cat([value.flatten() for _, value in strategy.springs.stiffness.items()])
+        total = (index + 1) * numbers.numel()
+        if index:  # the two new rows of the head were not there in the first task
+            total -= 2 * (learner.model.features + 1)
+        assert float(numbers.sum()) == pytest.approx(total, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"strength": -1.0}, "strength=-1.0"), ({"fisher_samples": 0}, "fisher_samples=0")],
+    [
+        ({"strength": -1.0}, "strength=-1.0"),
+        ({"fisher_samples": 0}, "fisher_samples=0"),
+        ({"fisher": "exact"}, "fisher=exact"),
+        ({"normalise": "sum"}, "normalise=sum"),
+    ],
 )
 def test_values_out_of_range(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

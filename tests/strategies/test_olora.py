@@ -118,9 +118,35 @@ def test_only_adapters_and_head_are_trained(compose: Compose) -> None:
     assert all(name.startswith("head") or name.endswith((".A", ".B")) for name in trained)
 
 
+def test_a_task_can_start_in_the_null_space_of_the_earlier_ones(compose: Compose) -> None:
+    penalties, changes = [], []
+    for init in ("kaiming", "null_space"):
+        made = learner(compose, f"strategy.init={init}", "strategy.orthogonality=1.0")
+        data = toy_stream().test[0]
+        before = made.logits(data)
+        made.strategy.before_experience(toy_stream().experience(1))
+        layers = list(lora_layers(made.model))
+        products = [layer.old_A.double() @ layer.A.detach().double().mT for layer in layers]
+        penalties.append(max(float(product.abs().sum()) for product in products))
+        changes.append((made.logits(data)[:, :2] - before).abs().max())
+        bound = 192**-0.5
+        rms = torch.stack([layer.A.detach().square().mean() for layer in layers]).mean().sqrt()
+        assert float(rms) == pytest.approx(bound / 3**0.5, rel=0.02), "Kaiming's variance"
+    assert penalties[0] > 0.1
+    assert penalties[1] < 1e-6
+    assert max(changes) < 1e-5
+
+
+def test_a_full_layer_has_no_null_space(compose: Compose) -> None:
+    made = learner(compose, "strategy.init=null_space", "strategy.rank=192")
+    with pytest.raises(ConfigurationError, match="1 tasks of rank 192"):
+        made.strategy.before_experience(toy_stream().experience(1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"init": "zeros"}, "init=zeros"),
         ({"norm": "l3"}, "norm=l3"),
         ({"orthogonality": -1.0}, "negative"),
         ({"dropout": 1.0}, "dropout"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from cl.errors import ConfigurationError
@@ -113,3 +114,25 @@ def test_a_target_that_matches_nothing_is_an_error(target: str, message: str) ->
     model = timm.create_model(nano.NANO_NAME, num_classes=0, img_size=8)
     with pytest.raises(ConfigurationError, match=message):
         inject_lora(model, [target], rank=2, alpha=4)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_forward_and_merged_weight_equal_those_of_peft(rank: int) -> None:
+    torch.manual_seed(0)
+    ours = LoRALinear(nn.Linear(6, 10), rank, alpha=8)
+    plain = nn.Sequential(nn.Linear(6, 10))
+    plain[0].load_state_dict(ours.base.state_dict())
+    theirs = get_peft_model(plain, LoraConfig(r=rank, lora_alpha=8, target_modules=["0"]))
+    ours.A.data.normal_()
+    ours.B.data.normal_()
+    state = {name: p for name, p in theirs.named_parameters() if "lora_" in name}
+    assert len(state) == 2
+    for name, parameter in state.items():
+        parameter.data.copy_(ours.A[0] if "lora_A" in name else ours.B[0])
+    x = torch.randn(5, 6)
+    assert not torch.allclose(ours(x), ours.base(x), atol=0.1)
+    torch.testing.assert_close(ours(x), theirs(x))
+    merged = theirs.merge_and_unload()[0]
+    torch.testing.assert_close(ours.merged_state()["weight"], merged.weight.detach())
+    ours.merge()
+    torch.testing.assert_close(ours.base.weight, merged.weight)

@@ -58,3 +58,25 @@ def test_two_quadratics_meet_where_the_formula_says() -> None:
         (0.5 * (w + 1) ** 2 + springs.energy({"w": w})).sum().backward()
         optimiser.step()
     assert w.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_moved_springs_are_tied_to_the_last_weights_with_the_decayed_sum() -> None:
+    """S ← γ S + F: with γ = 0 only the last task, with γ = 1 the sum; one anchor, the last one."""
+    for decay, expected in ((0.0, 3.0), (1.0, 5.0), (0.5, 4.0)):
+        springs = Springs()
+        springs.move({"w": torch.zeros(2)}, {"w": torch.full((2,), 2.0)}, decay)
+        springs.move({"w": torch.ones(3)}, {"w": torch.full((3,), 3.0)}, decay)
+        assert springs.stiffness["w"].tolist() == [expected, expected, 3.0]
+        assert springs.energy({"w": torch.ones(3)}).item() == 0.0
+        assert springs.energy({"w": torch.tensor([2.0, 1, 1])}).item() == expected / 2
+
+
+def test_force_is_the_gradient_of_the_energy() -> None:
+    springs, generator = Springs(), torch.Generator().manual_seed(0)
+    for _ in range(2):
+        weights = {"w": torch.randn(2, 3, generator=generator)}
+        springs.add(weights, {"w": torch.rand(2, 3, generator=generator)})
+    theta = torch.randn(4, 3, generator=generator, requires_grad=True)
+    (gradient,) = torch.autograd.grad(springs.energy({"w": theta}), theta)
+    torch.testing.assert_close(springs.force("w", theta.detach()), gradient)
+    assert not springs.force("unknown", theta.detach()).any()

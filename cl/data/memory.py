@@ -1,0 +1,176 @@
+"""The rehearsal memory: copies of past training images, counted, and forgotten at random."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from cl.data.arrays import Array, ArrayDataset
+from cl.errors import DataError, require, suggest
+from cl.ops.tensors import pad_to
+
+FILLINGS = ("reservoir", "class_balanced")
+UNITS = ("images", "bytes")
+
+
+class Sample(NamedTuple):
+    """Images drawn from a memory.
+
+    images: uint8 B × H × W × C. labels: int64 B. logits: float32 B × classes, those given when the
+    image was stored and zeros after them; no columns if none were given. known: int64 B, how many of
+    the logits were given.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    known: Tensor
+
+
+class Memory(nn.Module):
+    """At most `size` images of all that were offered, chosen at random and kept as copies.
+
+    size: in images, or in the bytes of everything that is stored. filling: "reservoir" keeps each image
+    offered so far with the same probability; "class_balanced" keeps equally many of each class, as far
+    as there are so many, at random within the class. repeats: an image may be offered again in every
+    epoch and enter again; otherwise only its first offer counts.
+
+    Each offer draws a key in [0, 1), and the largest keys stay. That is reservoir sampling: every subset
+    is equally likely, for any number of offers at once, and also when there is room for fewer images
+    because the logits became wider. `begin` must be called before each experience.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keys: Tensor
+    logits: Tensor
+    known: Tensor
+
+    def __init__(
+        self, size: int, unit: str = "images", filling: str = "reservoir", repeats: bool = False
+    ) -> None:
+        super().__init__()
+        require(size >= 0, f"memory={size}: it must not be negative.")
+        require(unit in UNITS, f"memory_unit={unit}: {suggest(unit, UNITS)}")
+        require(filling in FILLINGS, f"filling={filling}: {suggest(filling, FILLINGS)}")
+        self.size, self.unit, self.filling, self.repeats = size, unit, filling, repeats
+        self.register_buffer("images", torch.zeros(0, 0, 0, 0, dtype=torch.uint8))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("keys", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("logits", torch.zeros(0, 0))
+        self.register_buffer("known", torch.zeros(0, dtype=torch.int64))
+        self.begin(0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes of everything that is stored: pixels, labels, keys, logits and their number."""
+        return sum(tensor.nbytes for tensor in self.buffers())
+
+    @property
+    def capacity(self) -> int:
+        """How many images there is room for."""
+        if self.unit == "images":
+            return self.size
+        one = [self.images.shape[1:].numel(), 8, 8, 4 * self.logits.shape[1], 8]
+        return self.size // sum(one)
+
+    def begin(self, images: int) -> None:
+        """An experience of so many training images begins; all that is stored is from earlier ones."""
+        self.offered = torch.zeros(images, dtype=torch.bool)
+        self.positions = torch.full((len(self),), -1)  # in the present experience; −1: not from it
+
+    @torch.no_grad()
+    def add(
+        self,
+        data: ArrayDataset,
+        positions: Array,
+        generator: Generator,
+        logits: Tensor | None = None,
+    ) -> None:
+        """Offer the images at `positions` of the experience's data; chance says which are kept.
+
+        logits: B × classes, to be kept with them; in every call or in none.
+        """
+        offer = torch.from_numpy(positions)
+        fresh = torch.arange(len(offer)) if self.repeats else (~self.offered[offer]).nonzero()[:, 0]
+        self.offered[offer] = True
+        if not len(fresh):
+            return
+        offer = offer[fresh]
+        given = self.logits.new_zeros(len(fresh), 0) if logits is None else logits[fresh]
+        self._fit(torch.Size(data.images.shape[1:]), given.shape[1])
+        keys = torch.rand(len(offer), dtype=torch.float64, generator=generator)
+        labels = torch.from_numpy(data.labels[data.rows[offer.numpy()]]).long()
+        stays = self._choose(
+            torch.cat([self.keys.cpu(), keys]), torch.cat([self.labels.cpu(), labels])
+        )
+        free = (~stays[: len(self)]).nonzero()[:, 0]
+        chosen = stays[len(self) :].nonzero()[:, 0]
+        images = torch.from_numpy(data.take(offer[chosen].numpy())[0])
+        wide = pad_to(given[chosen].float(), torch.Size((len(chosen), self.logits.shape[1])))
+        self.images = _place(self.images, free, images)
+        self.labels = _place(self.labels, free, labels[chosen])
+        self.keys = _place(self.keys, free, keys[chosen])
+        self.logits = _place(self.logits, free, wide)
+        self.known = _place(self.known, free, torch.full((len(chosen),), given.shape[1]))
+        self.positions = _place(self.positions, free, offer[chosen])
+
+    def draw(self, count: int, generator: Generator, exclude: Array | None = None) -> Sample:
+        """At most `count` different images, at random.
+
+        exclude: positions in the experience's data whose images must not be among them.
+        """
+        allowed = torch.arange(len(self))
+        if exclude is not None:
+            allowed = allowed[~torch.isin(self.positions, torch.from_numpy(exclude))]
+        chosen = allowed[torch.randperm(len(allowed), generator=generator)[:count]]
+        stored = (self.images, self.labels, self.logits, self.known)
+        return Sample(*(tensor[chosen.to(tensor.device)] for tensor in stored))
+
+    def _fit(self, shape: torch.Size, classes: int) -> None:
+        """Take the shape of the first images, and widen the logits to the classes known now."""
+        if not len(self):
+            self.images = self.images.new_zeros(0, *shape)
+        if self.images.shape[1:] != shape:
+            raise DataError(
+                f"The memory holds images of {tuple(self.images.shape[1:])} and was offered some of "
+                f"{tuple(shape)}. Resize them to one size."
+            )
+        width = max(classes, self.logits.shape[1])
+        self.logits = pad_to(self.logits, torch.Size((len(self), width)))
+
+    def _choose(self, keys: Tensor, labels: Tensor) -> Tensor:
+        """Which of the images with these keys and labels stay: a mask."""
+        order = keys.argsort(descending=True)
+        if self.filling == "class_balanced":
+            order = order[rank_within(labels[order]).argsort(stable=True)]
+        stays = torch.zeros(len(keys), dtype=torch.bool)
+        stays[order[: self.capacity]] = True
+        return stays
+
+
+def rank_within(labels: Tensor) -> Tensor:
+    """How many earlier entries have the same label: [7, 3, 7, 7] gives [0, 0, 1, 2]."""
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - starts[labels[order]]
+    return ranks
+
+
+def _place(old: Tensor, free: Tensor, new: Tensor) -> Tensor:
+    """`new` in the places `free` of `old`: what does not fit is appended, places left over go."""
+    new, free = new.to(old), free.to(old.device)
+    both = min(len(free), len(new))
+    old[free[:both]] = new[:both]
+    if both == len(free):
+        return torch.cat([old, new[both:]]) if both < len(new) else old
+    stays = torch.ones(len(old), dtype=torch.bool, device=old.device)
+    stays[free[both:]] = False
+    return old[stays]

@@ -1,0 +1,229 @@
+"""Runs that differ only in their seed, and what can be said of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from cl.errors import ConfigurationError, DataError, require, suggest
+from cl.metrics import Matrix
+from cl.report.runs import Run
+
+IGNORED = (
+    "seed",
+    "output",
+    "resume",
+    "trust",
+    "logger",
+    "names",
+    "trainer.device",
+    "trainer.checkpoint",
+    "trainer.evaluation_batch_size",
+)
+"""Configuration keys that may differ between runs that are averaged: they do not change what is measured."""
+
+SHARED = ("stream", "backbone", "stream_fingerprint", "pretrained")
+"""What must be the same in all runs of a comparison, unless the comparison is by it."""
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with the same values of the keys that a comparison is by; one run per seed, ordered by seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def values(self, metric: str) -> Matrix:
+        """The metric of each run; NaN where it is undefined."""
+        found = [lookup(run.summary, metric) for run in self.runs]
+        return np.array([np.nan if value is None else float(value) for value in found])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return [int(run.summary["seed"]) for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and standard deviation (ddof = 1; NaN for a single run) of n runs."""
+
+    mean: float
+    deviation: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Matrix) -> Statistic:
+        """Of the values that are defined."""
+        defined = values[~np.isnan(values)]
+        n = len(defined)
+        mean = float(defined.mean()) if n else float("nan")
+        return cls(mean, float(defined.std(ddof=1)) if n > 1 else float("nan"), n)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the paired differences to a baseline, and half the width of its confidence interval.
+
+    Pairs are runs of the same seed; n counts them. The interval is Student's, with n − 1 degrees of
+    freedom; NaN below two pairs.
+    """
+
+    mean: float
+    half_width: float
+    n: int
+
+    @classmethod
+    def between(cls, group: Group, baseline: Group, metric: str) -> Difference:
+        """group − baseline."""
+        ours = dict(zip(group.seeds, group.values(metric), strict=True))
+        theirs = dict(zip(baseline.seeds, baseline.values(metric), strict=True))
+        pairs = Statistic.of(np.array([ours[s] - theirs[s] for s in ours if s in theirs]))
+        if pairs.n < 2:
+            return cls(pairs.mean, float("nan"), pairs.n)
+        quantile = float(student.ppf(0.5 + CONFIDENCE / 2, pairs.n - 1))
+        return cls(pairs.mean, quantile * pairs.deviation / float(np.sqrt(pairs.n)), pairs.n)
+
+
+def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Path]]:
+    """The complete runs in or below the folders, and the folders of those that are not complete."""
+    complete: dict[Path, Run] = {}
+    incomplete: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise DataError(f"{path}: there is no such folder.")
+        for file in sorted(path.rglob("config.yaml")):
+            folder = file.parent
+            inside = folder.relative_to(path).parts
+            if "wandb" in inside or "checkpoints" in inside:
+                continue
+            if (folder / "summary.json").exists():
+                complete[folder.resolve()] = Run.load(folder)
+            else:
+                incomplete.add(folder)
+    return list(complete.values()), sorted(incomplete)
+
+
+def group_runs(runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
+    """The runs grouped by the values of the keys `by`; of two runs of one seed the later one is taken."""
+    found: dict[str, dict[int, Run]] = {}
+    for run in sorted(runs, key=lambda run: str(run.summary["date"])):
+        name = ", ".join(_label(run, key, len(by) > 1) for key in by)
+        found.setdefault(name, {})[int(run.summary["seed"])] = run
+    return [
+        Group(name, tuple(r for _, r in sorted(seeds.items()))) for name, seeds in found.items()
+    ]
+
+
+def check_comparable(groups: Sequence[Group], by: Sequence[str], allow: Sequence[str] = ()) -> None:
+    """Raise ConfigurationError, naming the keys, when runs to be averaged or compared are not alike."""
+    for group in groups:
+        for first, second in combinations(group.runs, 2):
+            keys = [key for key in differences(first, second) if not _covered(key, allow)]
+            _refuse(f"The runs of {group.name} cannot be averaged", first, second, keys)
+    for first_group, second_group in combinations(groups, 2):
+        first, second = first_group.runs[0], second_group.runs[0]
+        keys = [
+            key
+            for key in differences(first, second)
+            if _covered(key, SHARED) and not _covered(key, [*_with_fingerprint(by), *allow])
+        ]
+        what = f"{first_group.name} and {second_group.name} cannot be compared"
+        _refuse(what, first, second, keys)
+
+
+def differences(first: Run, second: Run) -> list[str]:
+    """The keys in which two runs differ, apart from those that do not change what is measured."""
+    a, b = _facts(first), _facts(second)
+    keys = sorted(a.keys() | b.keys())
+    return [key for key in keys if a.get(key) != b.get(key) and not _covered(key, IGNORED)]
+
+
+def lookup(content: Mapping[str, Any], dotted: str) -> Any:
+    """The number in a summary at a dotted path such as "within_task.forgetting"; None if undefined."""
+    node: Any = content
+    for depth, part in enumerate(dotted.split(".")):
+        if not isinstance(node, Mapping) or part not in node:
+            where = ".".join(dotted.split(".")[:depth])
+            names = _numbers(content)
+            raise ConfigurationError(
+                f"--metric {dotted}: {where or 'the summary'} has no {part}. {suggest(dotted, names)}"
+            )
+        node = node[part]
+    number = node is None or (isinstance(node, (int, float)) and not isinstance(node, bool))
+    require(number, f"--metric {dotted} is not a number. {suggest(dotted, _numbers(content))}")
+    return node
+
+
+def _numbers(content: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            names += _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)):
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _refuse(what: str, first: Run, second: Run, keys: Sequence[str]) -> None:
+    if not keys:
+        return
+    a, b = _facts(first), _facts(second)
+    shown = "\n".join(f"  {key}: {a.get(key)} and {b.get(key)}" for key in keys[:10])
+    settings = [key for key in keys if key not in ("stream_fingerprint", "pretrained")]
+    by = f"Group by what differs (--by strategy,{settings[0]}), or, if" if settings else "If"
+    raise ConfigurationError(
+        f"{what}; they differ in\n{shown}\n{by} it is meant to differ, say "
+        f"--allow {','.join(keys)}.\n  {first.folder}\n  {second.folder}"
+    )
+
+
+def _label(run: Run, key: str, several: bool) -> str:
+    names = run.summary["names"]
+    if key in names:
+        return str(names[key])
+    facts = _facts(run)
+    section = run.config.get(key)
+    if isinstance(section, dict):  # the plugins, for example
+        return " + ".join(section) or f"no {key}"
+    if key not in facts:
+        near = suggest(key, [*names, *facts])
+        raise ConfigurationError(f"--by {key}: {run.folder} has no such key. {near}")
+    return f"{key}={facts[key]}" if several else str(facts[key])
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """The configuration as dotted keys, and what the run found in place of it."""
+    facts: dict[str, Any] = {}
+
+    def walk(node: Mapping[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, Mapping) and value:
+                walk(value, f"{prefix}{key}.")
+            else:
+                facts[f"{prefix}{key}"] = value
+
+    walk(run.config, "")
+    for key in ("stream_fingerprint", "pretrained"):
+        facts[key] = run.summary.get(key)
+    return facts
+
+
+def _covered(key: str, by: Iterable[str]) -> bool:
+    """Whether one of `by` is the key or a section that holds it."""
+    return any(key == each or key.startswith(f"{each}.") for each in by)
+
+
+def _with_fingerprint(by: Sequence[str]) -> list[str]:
+    """A comparison by streams or backbones is also by what these bring with them."""
+    more = ["stream_fingerprint"] if any(_covered(key, ["stream"]) for key in by) else []
+    more += ["pretrained"] if any(_covered(key, ["backbone"]) for key in by) else []
+    return [*by, *more]

@@ -1,0 +1,89 @@
+"""APER: adapt once, then nearest class mean on the old and the adapted features side by side."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from cl.data import Batch
+from cl.errors import require
+from cl.models.adapters import BARE, adapters_of, features_of_slots, inject_adapters
+from cl.models.heads import CosineHead, PrototypeHead
+from cl.models.model import Model
+from cl.strategy import ParameterGroup, Strategy
+from cl.stream import Experience, StreamInfo
+
+
+class APER(Strategy):
+    """Adapt and merge (Zhou et al., 2023; first called ADAM).
+
+    In the first experience only, the network is adapted with a throw-away cosine head. From then on both
+    networks are frozen, Φ(x) = [φ_pretrained(x); φ_adapted(x)], and  ŷ = argmax_c cos(Φ(x), P_c)  with
+    P_c the mean of Φ over the un-augmented training images of class c. It is one cosine of the whole
+    vector, not the sum of two, so the branch with the longer features counts for more.
+
+    adaptation: "adapter" trains bottleneck adapters in a ViT; "finetune" trains a copy of the whole
+    backbone, which may be any. bottleneck, scale, dropout: of the adapters. Stored: the adapters or the
+    copy, once, and 2 × features numbers per class.
+    """
+
+    grows = "prototypes of double width"
+
+    def __init__(
+        self,
+        adaptation: str = "adapter",
+        bottleneck: int = 64,
+        scale: float = 0.1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        require(
+            adaptation in ("adapter", "finetune"),
+            f"strategy.adaptation={adaptation}: adapter or finetune.",
+        )
+        self.adaptation, self.bottleneck = adaptation, bottleneck
+        self.scale, self.dropout = scale, dropout
+
+    def setup(self, model: Model, stream: StreamInfo) -> None:
+        if self.adaptation == "adapter":
+            inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
+        else:
+            self.pretrained = deepcopy(model.backbone).requires_grad_(False).eval()
+        self.proxy = CosineHead(model.features)
+        model.head = PrototypeHead(2 * model.features)
+
+    def before_experience(self, experience: Experience) -> None:
+        self.grow_head(experience)
+        self.gradient_free = experience.index > 0
+        if not self.gradient_free:
+            self.proxy.grow(experience.seen, self.generator("head"))
+            for adapter in adapters_of(self.model):
+                adapter.reset(self.generator("adapter"))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [*super().parameter_groups(), {"params": list(self.proxy.parameters())}]
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = self.cross_entropy(self.proxy(self.model.backbone(batch.images)), batch.labels)
+        self.log("cross_entropy", loss)
+        return loss
+
+    @torch.no_grad()
+    def after_experience(self, experience: Experience) -> None:
+        if experience.index == 0:
+            self.proxy = CosineHead(self.model.features)
+            for adapter in adapters_of(self.model):
+                adapter.keep()
+        for batch in self.batches(experience):
+            self.model.head.update(self.features(batch.images), batch.labels)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The pretrained and the adapted features, B × 2 · features."""
+        if self.adaptation == "finetune":
+            return torch.cat([self.pretrained(images), self.model.backbone(images)], dim=1)
+        return torch.cat(list(features_of_slots(self.model.backbone, images, [BARE, 0])), dim=1)
+
+    def predict(self, images: Tensor, task: int | None = None) -> Tensor:
+        return self.model.head(self.features(images))

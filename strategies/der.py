@@ -1,0 +1,112 @@
+"""Dark experience replay: the memory also keeps logits, and the model is held to them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl.data import ArrayDataset, Batch, Memory, Sample
+from cl.errors import require
+from cl.ops.distillation import logit_distance
+from cl.strategy import Strategy
+from cl.stream import Experience
+
+
+class DER(Strategy):
+    """Dark experience replay (Buzzega et al., 2020).
+
+    L = CE(new batch) + alpha · mean (z(x) − z_stored)² over a batch from the memory; the mean is over the
+    classes known when the image was stored, then over the images. The cross-entropy is over all seen.
+
+    alpha: of the squared distance. memory, memory_unit, memory_batch, filling: as in ER. repeats: offer an
+    image to the memory in every epoch, as the authors do, so that it may be stored several times, with logits
+    from several moments of the training; otherwise in the first epoch only. Logits are taken
+    when an image is offered, in training mode, from its augmented view, and the image is stored without
+    augmentation (the authors' choice, too); drawn images are augmented anew.
+    """
+
+    rehearsal = True
+    grows = "memory"
+    loss_classes = "seen"
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        memory: int = 500,
+        memory_unit: str = "images",
+        memory_batch: int = 64,
+        filling: str = "reservoir",
+        repeats: bool = True,
+    ) -> None:
+        super().__init__()
+        require(alpha >= 0, f"strategy.alpha={alpha}: it must not be negative.")
+        require(memory_batch >= 1, f"strategy.memory_batch={memory_batch}: it must be at least 1.")
+        self.alpha, self.memory_batch = alpha, memory_batch
+        self.memory = Memory(memory, memory_unit, filling, repeats)
+        self.data: ArrayDataset | None = None
+
+    def before_experience(self, experience: Experience) -> None:
+        self.grow_head(experience)
+        self.data, self.random = experience.train, self.generator("memory", experience.index)
+        self.memory.begin(len(experience.train))
+
+    def loss(self, batch: Batch) -> Tensor:
+        assert self.data is not None
+        logits = self.model(batch.images)
+        loss = self.cross_entropy(logits, batch.labels)
+        self.log("cross_entropy", loss)
+        loss = loss + self.rehearse(batch)
+        self.memory.add(self.data, batch.positions, self.random, logits.detach())
+        return loss + self.penalty()
+
+    def rehearse(self, batch: Batch) -> Tensor | float:
+        """The term of the memory."""
+        old = self.draw(batch)
+        if not self.alpha or not len(old.labels):
+            return 0.0
+        distance = logit_distance(self.model(self.seen_anew(old)), old.logits, old.known)
+        self.log("logit_distance", distance)
+        return self.alpha * distance
+
+    def draw(self, batch: Batch) -> Sample:
+        """Images from the memory, none of them in the batch."""
+        return self.memory.draw(self.memory_batch, self.random, exclude=batch.positions)
+
+    def seen_anew(self, old: Sample) -> Tensor:
+        """Images from the memory, augmented, as the backbone takes them."""
+        return self.prepare(old.images, self.random)
+
+    def after_experience(self, experience: Experience) -> None:
+        self.data = None
+        self.log("memory_bytes", torch.tensor(self.memory.stored_bytes))
+
+
+class DERpp(DER):
+    """DER++ (Buzzega et al., 2020): DER with the labels of the memory as well.
+
+    L = L_DER + beta · CE(z(x'), y'), with x' from a second draw, independent of the first. beta: of that
+    cross-entropy, which is over all classes seen. All other arguments as in DER.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.5,
+        memory: int = 500,
+        memory_unit: str = "images",
+        memory_batch: int = 64,
+        filling: str = "reservoir",
+        repeats: bool = True,
+    ) -> None:
+        super().__init__(alpha, memory, memory_unit, memory_batch, filling, repeats)
+        require(beta >= 0, f"strategy.beta={beta}: it must not be negative.")
+        self.beta = beta
+
+    def rehearse(self, batch: Batch) -> Tensor | float:
+        distance = super().rehearse(batch)
+        old = self.draw(batch)
+        if not self.beta or not len(old.labels):
+            return distance
+        loss = self.cross_entropy(self.model(self.seen_anew(old)), old.labels)
+        self.log("memory_cross_entropy", loss)
+        return distance + self.beta * loss

@@ -1,0 +1,63 @@
+"""Experience replay: every step also trains on images from a memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cl.data import ArrayDataset, Batch, Memory
+from cl.errors import require
+from cl.strategy import Strategy
+from cl.stream import Experience
+
+
+class ER(Strategy):
+    """Experience replay with a reservoir (Chaudhry et al., 2019; Rolnick et al., 2019).
+
+    L = cross-entropy over all classes seen, mean over the new batch and a batch from the memory together.
+
+    memory: how many images are stored, or bytes with memory_unit "bytes". memory_batch: images drawn per
+    step, without replacement and none of the new batch. filling: "reservoir" or "class_balanced".
+    repeats: offer an image to the memory in every epoch, as common codes do, so that it may be stored
+    several times; otherwise once, and the memory is a random subset of the images seen. Drawn images
+    are augmented anew.
+    """
+
+    rehearsal = True
+    grows = "memory"
+    loss_classes = "seen"
+
+    def __init__(
+        self,
+        memory: int = 500,
+        memory_unit: str = "images",
+        memory_batch: int = 64,
+        filling: str = "reservoir",
+        repeats: bool = False,
+    ) -> None:
+        super().__init__()
+        require(memory_batch >= 1, f"strategy.memory_batch={memory_batch}: it must be at least 1.")
+        self.memory_batch = memory_batch
+        self.memory = Memory(memory, memory_unit, filling, repeats)
+        self.data: ArrayDataset | None = None
+
+    def before_experience(self, experience: Experience) -> None:
+        self.grow_head(experience)
+        self.data, self.random = experience.train, self.generator("memory", experience.index)
+        self.memory.begin(len(experience.train))
+
+    def loss(self, batch: Batch) -> Tensor:
+        assert self.data is not None
+        images, labels = batch.images, batch.labels
+        old = self.memory.draw(self.memory_batch, self.random, exclude=batch.positions)
+        if len(old.labels):
+            images = torch.cat([images, self.prepare(old.images, self.random)])
+            labels = torch.cat([labels, old.labels])
+        loss = self.cross_entropy(self.model(images), labels)
+        self.log("cross_entropy", loss)
+        self.memory.add(self.data, batch.positions, self.random)
+        return loss + self.penalty()
+
+    def after_experience(self, experience: Experience) -> None:
+        self.data = None
+        self.log("memory_bytes", torch.tensor(self.memory.stored_bytes))

@@ -1,0 +1,36 @@
+"""Linear probe: the backbone is never touched, only the head learns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from cl.data import Batch
+from cl.errors import require
+from cl.models.model import Model
+from cl.strategy import Strategy
+from cl.stream import StreamInfo
+
+
+class Frozen(Strategy):
+    """Sequential linear probe (a reference, no paper of its own): only a growing linear head learns.
+
+    Whatever it forgets, the head forgets: it separates the classifier's forgetting from the
+    representation's.
+
+    classes: the cross-entropy is over the "current" experience's classes, which leaves the rows of the
+    others as they are, or over all "seen" ones.
+    """
+
+    def __init__(self, classes: Literal["current", "seen"] = "current") -> None:
+        super().__init__()
+        require(classes in ("current", "seen"), f"strategy.classes={classes}: current or seen.")
+        self.loss_classes = classes
+
+    def setup(self, model: Model, stream: StreamInfo) -> None:
+        model.backbone.requires_grad_(False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.model.backbone.eval()  # in training mode the averages of a batch norm would move
+        return super().loss(batch)

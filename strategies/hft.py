@@ -1,0 +1,128 @@
+"""HFT: every task trains a random half of the model and leaves the other half as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cl.data.loading import Batch
+from cl.errors import require
+from cl.models.units import Unit, find_units
+from cl.strategy import Strategy
+from cl.stream import Experience
+
+Item = TypeVar("Item")
+
+
+class HFT(Strategy):
+    """Half fine-tuning (Hui et al., 2024).
+
+    Before each task a half of the blocks' weights is drawn anew and frozen; the rest is trained with the
+    plain loss:  ϑ ← ϑ − η ∇_ϑ L(ϑ, ψ),  ψ ← ψ. No reset, no extra loss, no extra memory.
+
+    level: what is drawn. "category" (the paper's best): in every block, half of the attention matrices
+    q, k, v and the projection, half of the MLP's matrices, and half of the norms. Where that number is odd,
+    half of the blocks (rounded down) freeze the larger part. "layer": half of the blocks. "model":
+    half of all matrices and norms, in any place. train_embeddings: train what lies outside the blocks,
+    that is the embeddings and the last norm, or the stem. The head is always trained.
+
+    The paper treats language models and has no public code; for vision this is our mapping. The rows of
+    q, k and v in a fused layer are matrices of their own, a bias goes with its matrix, and a batch norm
+    with its convolution: frozen, its statistics do not move either. The share of the backbone's numbers
+    that was trained is logged, since it is not exactly one half.
+    """
+
+    def __init__(self, level: str = "category", train_embeddings: bool = True) -> None:
+        super().__init__()
+        levels = ("category", "layer", "model")
+        require(level in levels, f"strategy.level={level}: category, layer or model.")
+        self.level, self.train_embeddings = level, train_embeddings
+        self.held: list[tuple[Tensor, Tensor, Tensor]] = []  # weight, its frozen rows, their values
+        self.still: list[nn.Module] = []  # batch norms that are frozen
+
+    def before_experience(self, experience: Experience) -> None:
+        self.grow_head(experience)
+        self.model.requires_grad_(True)
+        self.model.zero_grad()  # a gradient left from the last task would still be applied
+        self.freeze(self.draw(self.generator("half", experience.index)))
+
+    def draw(self, generator: Generator) -> list[Unit]:
+        """The units that stay as they are in this task."""
+        units = find_units(self.model.backbone)
+        require(bool(units), "strategy=hft: the backbone has no blocks to choose from.")
+        if self.level == "model":
+            return draw_half([units], generator)
+        if self.level == "layer":
+            chosen = draw_half([grouped(units, "block")], generator)
+            return [unit for block in chosen for unit in block]
+        kinds = [grouped(kind, "block") for kind in grouped(units, "kind")]
+        return [unit for blocks in kinds for unit in draw_half(blocks, generator)]
+
+    def freeze(self, frozen: Sequence[Unit]) -> None:
+        """Take whole tensors from the optimiser, and remember the frozen rows of the others."""
+        weights = dict(self.model.backbone.named_parameters())
+        masks = {name: torch.zeros(len(w), dtype=torch.bool) for name, w in weights.items()}
+        for unit in frozen:
+            for name in unit.parameters:
+                masks[name][unit.rows or slice(None)] = True
+        if not self.train_embeddings:
+            inside = {name for unit in find_units(self.model.backbone) for name in unit.parameters}
+            for name in weights.keys() - inside:
+                masks[name][:] = True
+        self.held = []
+        for name, mask in masks.items():
+            if mask.all():
+                weights[name].requires_grad_(False)
+            elif mask.any():
+                rows = mask.nonzero().flatten().to(weights[name].device)
+                self.held.append((weights[name], rows, weights[name].detach()[rows].clone()))
+        norms = [m for m in self.model.backbone.modules() if isinstance(m, _BatchNorm)]
+        self.still = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
+
+    def loss(self, batch: Batch) -> Tensor:
+        for layer in self.still:
+            layer.eval()  # the loop puts the whole model into training mode
+        return super().loss(batch)
+
+    def after_backward(self) -> None:
+        for weight, rows, _ in self.held:
+            if weight.grad is not None:
+                weight.grad.index_fill_(0, rows, 0.0)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Momentum and weight decay move rows without gradient, so they are put back."""
+        for weight, rows, values in self.held:
+            weight.index_copy_(0, rows, values)
+
+    def after_experience(self, experience: Experience) -> None:
+        weights = list(self.model.backbone.parameters())
+        held, self.held = sum(values.numel() for _, _, values in self.held), []
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad) - held
+        self.log("trained_share", torch.tensor(trained / sum(weight.numel() for weight in weights)))
+
+
+def grouped(units: Sequence[Unit], field: str) -> list[list[Unit]]:
+    """The units that share the value of a field, in order."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(getattr(unit, field), []).append(unit)
+    return list(groups.values())
+
+
+def draw_half(groups: Sequence[Sequence[Item]], generator: Generator) -> list[Item]:
+    """Half of each group at random. Of the groups of odd size, half (rounded down) give the larger part."""
+    odd = [index for index, group in enumerate(groups) if len(group) % 2]
+    order = torch.randperm(len(odd), generator=generator)[: len(odd) // 2]
+    larger = {odd[position] for position in order.tolist()}
+    return [
+        group[position]
+        for index, group in enumerate(groups)
+        for position in torch.randperm(len(group), generator=generator)[
+            : len(group) // 2 + (index in larger)
+        ].tolist()
+    ]

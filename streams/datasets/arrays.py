@@ -1,0 +1,164 @@
+"""Data sets that are arrays: digits, MNIST, Fashion-MNIST, SVHN, CIFAR, Tiny-ImageNet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from cl.data.arrays import ArrayDataset, check_images, load_array
+from cl.data.datasets import DataCard, DataSet, missing, stratified_split
+from cl.errors import DataError
+from streams.datasets.places import data_folder, fetched
+
+DIGITS = DataCard(10, 1438, 359, "8 × 8", "CC BY 4.0", "Alpaydin and Kaynak, 1998")
+MNIST = DataCard(10, 60000, 10000, "28 × 28", "CC BY-SA 3.0", "LeCun et al., 1998")
+FASHION = DataCard(10, 60000, 10000, "28 × 28", "MIT", "Xiao et al., 2017")
+SVHN = DataCard(10, 73257, 26032, "32 × 32", "non-commercial use only", "Netzer et al., 2011")
+CIFAR = {
+    classes: DataCard(classes, 50000, 10000, "32 × 32", "none stated", "Krizhevsky, 2009")
+    for classes in (10, 100)
+}
+TINY = DataCard(200, 100000, 10000, "64 × 64", "ImageNet's: research only", "Le and Yang, 2015")
+LAYOUT = "train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and classes.json"
+
+
+def digits() -> DataSet:
+    """Scikit-learn's handwritten digits, 8 × 8 pixels; a fifth of each class is the test set.
+
+    No augmentation: a mirrored digit is another sign.
+    """
+    source = load_digits()
+    grey = np.round(source.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = source.target.astype(np.int64)
+    train, test = stratified_split(labels, test_share=0.2, seed=0)
+    names = tuple(str(digit) for digit in range(10))
+    parts = (ArrayDataset(grey, labels, train), ArrayDataset(grey, labels, test))
+    return DataSet("digits", *parts, names, card=DIGITS)
+
+
+def mnist() -> DataSet:
+    """MNIST in torchvision's layout: CL_DATA_DIR/MNIST/raw/{train,t10k}-*-ubyte."""
+    from torchvision import datasets
+
+    return _ubyte("mnist", datasets.MNIST, "MNIST/raw/{train,t10k}-*-ubyte", MNIST)
+
+
+def fashion_mnist() -> DataSet:
+    """Fashion-MNIST in torchvision's layout: CL_DATA_DIR/FashionMNIST/raw/{train,t10k}-*-ubyte."""
+    from torchvision import datasets
+
+    layout = "FashionMNIST/raw/{train,t10k}-*-ubyte"
+    return _ubyte("fashion_mnist", datasets.FashionMNIST, layout, FASHION, "crop_flip")
+
+
+def svhn() -> DataSet:
+    """Street View house numbers in torchvision's layout: CL_DATA_DIR/svhn/{train,test}_32x32.mat."""
+    from torchvision import datasets
+
+    folder = str(data_folder() / "svhn")
+    parts = fetched(
+        "svhn",
+        lambda part, down: datasets.SVHN(folder, split=part, download=down),
+        ("train", "test"),
+        "svhn/train_32x32.mat and svhn/test_32x32.mat",
+        SVHN,
+    )
+    train, test = (
+        ArrayDataset.of(np.ascontiguousarray(part.data.transpose(0, 2, 3, 1)), part.labels)
+        for part in parts
+    )
+    return DataSet("svhn", train, test, tuple("0123456789"), "crop", SVHN)
+
+
+def cifar10() -> DataSet:
+    """CIFAR-10 as arrays in CL_DATA_DIR/cifar10 (see `array_folder`), else from torchvision."""
+    return _cifar(10)
+
+
+def cifar100() -> DataSet:
+    """CIFAR-100 as arrays in CL_DATA_DIR/cifar100 (see `array_folder`), else from torchvision."""
+    return _cifar(100)
+
+
+def tiny_imagenet() -> DataSet:
+    """Tiny-ImageNet as arrays in CL_DATA_DIR/tiny_imagenet (see `array_folder`).
+
+    Without test arrays, a fifth of each class's training images is the test set, always the same.
+    """
+    folder = data_folder() / "tiny_imagenet"
+    if not (folder / "classes.json").exists():
+        raise missing("tiny_imagenet", folder, LAYOUT, TINY)
+    return array_folder("tiny_imagenet", folder, "crop_flip", TINY)
+
+
+def array_folder(
+    name: str, folder: Path, augmentation: str = "none", card: DataCard | None = None
+) -> DataSet:
+    """A data set kept as `{train,test}_{images,labels}.npy` and `classes.json`, memory-mapped.
+
+    Images are uint8 N × H × W × C. Without test files, a fifth of each class becomes the test set.
+    """
+    names = tuple(json.loads((folder / "classes.json").read_text()))
+    train = _arrays(folder, "train", len(names))
+    if (folder / "test_images.npy").exists() or (folder / "test_labels.npy").exists():
+        return DataSet(name, train, _arrays(folder, "test", len(names)), names, augmentation, card)
+    kept, held = stratified_split(train.labels, test_share=0.2, seed=0)
+    return DataSet(name, train.subset(kept), train.subset(held), names, augmentation, card)
+
+
+def _arrays(folder: Path, part: str, classes: int) -> ArrayDataset:
+    images = load_array(folder / f"{part}_images.npy")
+    labels = load_array(folder / f"{part}_labels.npy")
+    check_images(images, labels, f"{folder}/{part}_*.npy")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{folder / f'{part}_labels.npy'}: labels {labels.min()} … {labels.max()}, "
+            f"but classes.json names {classes} classes."
+        )
+    return ArrayDataset.of(images, np.array(labels, dtype=np.int64))
+
+
+def _ubyte(
+    name: str, source: Callable[..., Any], layout: str, card: DataCard, augmentation: str = "none"
+) -> DataSet:
+    parts = fetched(
+        name,
+        lambda part, down: source(str(data_folder()), train=part == "train", download=down),
+        ("train", "test"),
+        layout,
+        card,
+    )
+    train, test = (
+        ArrayDataset.of(part.data.numpy()[..., None], part.targets.numpy().astype(np.int64))
+        for part in parts
+    )
+    names = tuple(label.split(" - ")[0] for label in parts[0].classes)
+    return DataSet(name, train, test, names, augmentation, card)
+
+
+def _cifar(classes: int) -> DataSet:
+    """The arrays; where they are missing, torchvision's archive is converted to them once."""
+    from torchvision import datasets
+
+    name, card = f"cifar{classes}", CIFAR[classes]
+    folder = data_folder() / name
+    if not (folder / "classes.json").exists():
+        source = datasets.CIFAR100 if classes == 100 else datasets.CIFAR10
+        parts = fetched(
+            name,
+            lambda part, down: source(str(folder.parent), train=part == "train", download=down),
+            ("train", "test"),
+            f"{name}/ with {LAYOUT}",
+            card,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, data in zip(("train", "test"), parts, strict=True):
+            np.save(folder / f"{part}_images.npy", data.data)
+            np.save(folder / f"{part}_labels.npy", np.asarray(data.targets, dtype=np.int64))
+        (folder / "classes.json").write_text(json.dumps(parts[0].classes))
+    return array_folder(name, folder, "crop_flip", card)

@@ -1,0 +1,209 @@
+"""Comparisons with known answers, and those that are refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cl.compare import compare, main, to_csv, to_latex, to_markdown
+from cl.errors import ConfigurationError, DataError
+from cl.report.groups import Difference, Statistic, differences
+from cl.report.runs import Run
+from tests.cl.report.folders import make_run, make_sweep
+
+
+def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    olora, naive = compare([tmp_path]).groups
+    assert (olora.name, naive.name) == ("olora", "naive"), "the best first"
+    found = Statistic.of(naive.values("average_accuracy"))
+    assert (found.mean, found.n) == (pytest.approx(0.6), 3)
+    assert found.deviation == pytest.approx(0.05), "ddof = 1; with ddof = 0 it would be 0.0408"
+    found = Statistic.of(olora.values("average_accuracy"))
+    assert (found.mean, found.deviation) == (
+        pytest.approx(0.84),
+        pytest.approx(math.sqrt((0.04**2 + 0.02**2 + 0.06**2) / 2)),
+    )
+    assert Statistic.of(naive.values("forgetting")).mean == pytest.approx(0.6)
+
+
+def test_paired_differences_have_students_interval(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    compared = compare([tmp_path], baseline="naive")
+    found = Difference.between(compared.groups[0], compared.groups[1], "average_accuracy")
+    pairs = np.array([0.25, 0.22, 0.25])
+    assert found.mean == pytest.approx(pairs.mean())
+    # The 97.5 % quantile of Student's t with two degrees of freedom is 4.302653 in every table.
+    assert found.half_width == pytest.approx(4.302653 * pairs.std(ddof=1) / math.sqrt(3), rel=1e-6)
+    assert found.n == 3
+    shown = to_markdown(compared)
+    assert "+24.00 [+19.70, +28.30] (3 pairs)" in shown
+    assert "ddof = 1" in shown
+
+
+def test_pairs_are_of_the_same_seed(tmp_path: Path) -> None:
+    for seed, last in ((0, 0.2), (1, 0.4)):
+        make_run(tmp_path, "naive", seed, last)
+    for seed, last in ((1, 0.6), (2, 0.9)):
+        make_run(tmp_path, "olora", seed, last)
+    compared = compare([tmp_path], baseline="naive")
+    found = Difference.between(compared.groups[0], compared.groups[1], "average_accuracy")
+    assert (found.mean, found.n) == (pytest.approx(0.1), 1)
+    assert math.isnan(found.half_width)
+    assert "+10.00 (1 pair)" in to_markdown(compared)
+
+
+def test_fewer_forgotten_is_better(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    assert [g.name for g in compare([tmp_path], metric="forgetting").groups] == ["olora", "naive"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("stream", {"tasks": 5}, "stream.tasks: 2 and 5"),
+        ("backbone", {"name": "vit"}, "backbone.name: nano and vit"),
+        ("trainer", {"lr": 0.2}, "trainer.lr: 0.1 and 0.2"),
+        ("strategy", {"rank": 4}, "strategy.rank: 8 and 4"),
+        ("plugin", {"ema": {"decay": 0.9}}, "plugin.ema.decay: None and 0.9"),
+    ],
+)
+def test_runs_that_differ_are_not_averaged(
+    tmp_path: Path, key: str, value: dict[str, object], shown: str
+) -> None:
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "olora", 1, 0.5, config={key: value})
+    with pytest.raises(ConfigurationError, match="cannot be averaged") as refused:
+        compare([tmp_path])
+    assert shown in str(refused.value)
+
+
+def test_runs_on_other_images_are_not_averaged(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "olora", 1, 0.5, stream_fingerprint="def", pretrained="random")
+    with pytest.raises(ConfigurationError) as refused:
+        compare([tmp_path])
+    assert "stream_fingerprint: abc and def" in str(refused.value)
+    assert "pretrained: nano, 1.0 and random" in str(refused.value)
+    assert "--allow pretrained,stream_fingerprint" in str(refused.value)
+    assert len(compare([tmp_path], allow=["pretrained", "stream_fingerprint"]).groups) == 1
+
+
+def test_strategies_on_different_streams_are_not_compared(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "naive", 0, 0.5, config={"stream": {"tasks": 5}}, stream_fingerprint="d")
+    with pytest.raises(ConfigurationError, match="cannot be compared"):
+        compare([tmp_path])
+    assert len(compare([tmp_path], by=["strategy", "stream.tasks"]).groups) == 2
+
+
+def test_learning_rates_may_differ_between_strategies_but_not_within(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "naive", 0, 0.5, config={"trainer": {"lr": 0.2}})
+    assert len(compare([tmp_path]).groups) == 2
+
+
+def test_what_does_not_change_the_numbers_may_differ(tmp_path: Path) -> None:
+    a = make_run(tmp_path, "olora", 0, 0.5)
+    config = {"trainer": {"device": "cuda"}, "output": "elsewhere", "logger": {"x": {"y": 1}}}
+    b = make_run(tmp_path, "olora", 1, 0.5, config=config)
+    assert differences(Run.load(a), Run.load(b)) == []
+
+
+def test_by_any_key(tmp_path: Path) -> None:
+    for rank in (4, 8):
+        for seed in (0, 1):
+            make_run(tmp_path, "olora", seed, rank / 10, config={"strategy": {"rank": rank}})
+    groups = compare([tmp_path], by=["strategy", "strategy.rank"]).groups
+    assert [group.name for group in groups] == ["olora, strategy.rank=8", "olora, strategy.rank=4"]
+    with pytest.raises(ConfigurationError, match=r"Did you mean strategy\.rank"):
+        compare([tmp_path], by=["strategy.rnk"])
+
+
+def test_of_two_runs_of_a_seed_the_later_one_counts(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5, date="2026-01-02T00:00:00+00:00")
+    make_run(tmp_path, "olora", 0, 0.1)
+    (group,) = compare([tmp_path]).groups
+    assert group.values("average_accuracy").tolist() == [0.7]
+
+
+def test_incomplete_runs_are_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_sweep(tmp_path)
+    folder = make_run(tmp_path, "ewc", 0, 0.5)
+    (folder / "summary.json").unlink()
+    assert len(compare([tmp_path]).groups) == 2
+    assert str(folder) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--metric", "avarage_accuracy"], "Did you mean average_accuracy"),
+        (["--metric", "names"], "is not a number"),
+        (["--baseline", "naiv"], "Did you mean naive"),
+        (["--by", "strateg"], "Did you mean strategy"),
+    ],
+)
+def test_mistakes_are_answered(tmp_path: Path, arguments: list[str], answer: str) -> None:
+    make_sweep(tmp_path)
+    with pytest.raises(SystemExit, match=answer):
+        main([str(tmp_path), *arguments])
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no complete run"):
+        compare([tmp_path])
+    with pytest.raises(DataError, match="no such folder"):
+        compare([tmp_path / "nowhere"])
+
+
+def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sweep(tmp_path / "runs")
+    out = tmp_path / "out"
+    main([str(tmp_path / "runs"), "--baseline", "naive", "--out", str(out)])
+    assert {file.name for file in out.iterdir()} == {
+        *(f"comparison.{end}" for end in ("md", "csv", "tex")),
+        *(f"{name}.{end}" for name in ("curves", "forgetting", "cost") for end in ("png", "pdf")),
+    }
+    for name in ("curves", "forgetting", "cost"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    shown = capsys.readouterr().out
+    assert "84.00 ± 5.29" in shown
+    assert "60.00 ± 5.00" in shown
+
+
+def test_the_csv_holds_the_exact_numbers(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    first, second = csv.DictReader(io.StringIO(to_csv(compare([tmp_path], baseline="naive"))))
+    assert (second["group"], second["n"], second["seeds"]) == ("naive", "3", "0 1 2")
+    assert float(second["average_accuracy_mean"]) == pytest.approx(0.6, abs=1e-12)
+    assert float(second["average_accuracy_std"]) == pytest.approx(0.05, abs=1e-12)
+    assert float(first["difference"]) == pytest.approx(0.24, abs=1e-12)
+    assert float(first["confidence_low"]) == pytest.approx(0.196973, abs=1e-6)
+
+
+def test_names_are_escaped_in_tables(tmp_path: Path) -> None:
+    name = "a_b&c|d$"
+    make_run(tmp_path, "x", 0, 0.5, names={"stream": "t", "strategy": name, "backbone": "n"})
+    compared = compare([tmp_path])
+    assert r"a\_b\&c|d\$" in to_latex(compared)
+    assert r"a_b&c\|d$" in to_markdown(compared)
+    main([str(tmp_path), "--out", str(tmp_path / "out")])  # the dollar starts no formula in a plot
+
+
+def test_latex_is_balanced(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    text = to_latex(compare([tmp_path], baseline="naive"))
+    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    columns = text.split("{tabular}{")[1].split("}")[0]
+    assert {line.count(" & ") + 1 for line in lines} == {len(columns)}
+    assert text.count("\\begin") == text.count("\\end")
+    assert "\\textbf{84.00 $\\pm$ 5.29}" in text

@@ -1,0 +1,52 @@
+"""The list of methods, made from the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import configs
+from cl.strategies import describe, main, markdown, methods
+
+FOLDER = Path(configs.__file__).parent
+
+
+@pytest.mark.parametrize("kind", ["strategy", "plugin"])
+def test_every_configuration_is_in_the_list(kind: str) -> None:
+    names = {file.stem for file in (FOLDER / kind).glob("*.yaml")} - {"custom"}
+    listed = methods(kind)
+    assert {method.name for method in listed} == names
+    table = markdown(kind).splitlines()
+    assert len(table) == 2 + len(names)
+    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+    for method in listed:
+        assert method.title
+        assert method.command.startswith("python run.py")
+
+
+def test_what_the_classes_say() -> None:
+    found = {method.name: method for method in methods("strategy")}
+    assert found["olora"].source == "Wang et al., 2023"
+    assert found["olora"].title == "Orthogonal subspace learning"
+    assert found["simplecil"].row[3] == "gradient-free"
+    assert found["olora"].row[4] == "LoRA factors"
+    assert found["naive"].source == "–"
+
+
+def test_show_tells_the_description_and_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["show", "olora"])
+    shown = capsys.readouterr().out
+    assert "rank: 8" in shown
+    assert "alpha / rank" in shown
+    assert "python run.py stream=split_cifar strategy=olora" in shown
+    with pytest.raises(SystemExit, match="Did you mean olora"):
+        main(["show", "olra"])
+    assert "(plugin)" in describe("ema")
+
+
+def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    shown = capsys.readouterr().out
+    assert "simplecil" in shown
+    assert "plugin=[…]" in shown

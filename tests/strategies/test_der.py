@@ -1,0 +1,133 @@
+"""DER and DER++ against their formulas and against ER."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cl.data import Batch, Memory
+from cl.errors import ConfigurationError
+from cl.evaluation import evaluate
+from cl.learner import Learner
+from strategies.der import DER, DERpp
+from tests.conftest import Compose, toy_stream
+
+
+def learn(compose: Compose, *overrides: str, experiences: int = 2) -> Learner:
+    stream = toy_stream()
+    learner = Learner(compose(*overrides), stream.info)
+    for index in range(experiences):
+        learner.learn(stream.experience(index))
+    return learner
+
+
+@pytest.mark.parametrize("method", ["der", "derpp"])
+def test_with_coefficients_zero_it_is_naive_over_the_classes_seen(
+    compose: Compose, method: str
+) -> None:
+    zeros = ["strategy.alpha=0"] + (["strategy.beta=0"] if method == "derpp" else [])
+    replay = learn(compose, f"strategy={method}", *zeros)
+    naive = learn(compose, "strategy=naive", "strategy.classes=seen")
+    for name, tensor in naive.model.state_dict().items():
+        assert torch.equal(tensor, replay.model.state_dict()[name]), name
+
+
+def second_experience(compose: Compose, method: str, **arguments: Any) -> tuple[Any, Batch]:
+    """A strategy that has learnt one experience, at the first step of the second."""
+    learner = learn(compose, f"strategy={method}", experiences=1)
+    for name, value in arguments.items():
+        setattr(learner.strategy, name, value)
+    experience = toy_stream().experience(1)
+    learner.strategy.before_experience(experience)
+    images, labels, positions = next(learner.strategy.batches(experience))
+    return learner.strategy, Batch(images[:8], labels[:8], positions[:8])
+
+
+def stored(memory: Memory, strategy: DER) -> tuple[torch.Tensor, ...]:
+    """Everything in the memory: what the model says now, the stored logits, and the labels."""
+    return strategy.model(strategy.prepare(memory.images)), memory.logits, memory.labels
+
+
+def test_der_is_the_formula_with_a_head_that_has_grown(compose: Compose) -> None:
+    """CE + alpha · MSE over the two classes known then, though the head has four now."""
+    strategy, batch = second_experience(compose, "der", alpha=0.7, memory_batch=1000)
+    with torch.no_grad():
+        now, then, _ = stored(strategy.memory, strategy)
+        assert (now.shape[1], then.shape[1]) == (4, 2)
+        expected = F.cross_entropy(strategy.model(batch.images), batch.labels)
+        expected = expected + 0.7 * F.mse_loss(now[:, :2], then)
+        torch.testing.assert_close(strategy.loss(batch), expected)
+
+
+def test_derpp_without_alpha_is_er_in_two_terms(compose: Compose) -> None:
+    """CE(batch) + beta · CE(memory): with ER's weights it would be ER's loss."""
+    strategy, batch = second_experience(compose, "derpp", alpha=0.0, beta=0.6, memory_batch=1000)
+    with torch.no_grad():
+        now, _, labels = stored(strategy.memory, strategy)
+        expected = F.cross_entropy(strategy.model(batch.images), batch.labels)
+        expected = expected + 0.6 * F.cross_entropy(now, labels)
+        torch.testing.assert_close(strategy.loss(batch), expected)
+
+
+def test_the_two_draws_are_independent(compose: Compose) -> None:
+    strategy, batch = second_experience(compose, "derpp", memory_batch=6)
+    drawn: list[torch.Tensor] = []
+    draw = strategy.memory.draw
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        sample = draw(*arguments, **named)
+        drawn.append(sample.images)
+        return sample
+
+    strategy.memory.draw = noted
+    strategy.loss(batch)
+    assert len(drawn) == 2
+    assert not torch.equal(*drawn)
+
+
+def test_logits_are_those_of_the_moment_of_the_offer(compose: Compose) -> None:
+    strategy, batch = second_experience(compose, "der")
+    before = len(strategy.memory)
+    with torch.no_grad():
+        logits = strategy.model(batch.images)
+        strategy.loss(batch)
+    memory = strategy.memory
+    assert len(memory) == before + 8, "there is room for all of the batch"
+    torch.testing.assert_close(memory.logits[before:], logits)
+    assert memory.known.tolist() == [2] * before + [4] * 8
+    torch.testing.assert_close(strategy.prepare(memory.images[before:]), batch.images)
+
+
+@pytest.mark.parametrize(("repeats", "copies"), [("true", 2), ("false", 1)])
+def test_repeats(compose: Compose, repeats: str, copies: int) -> None:
+    learner = learn(compose, "strategy=der", f"strategy.repeats={repeats}", experiences=1)
+    assert isinstance(learner.strategy, DER)
+    assert len(learner.strategy.memory) == copies * 24, "two epochs over 24 images"
+
+
+def test_old_classes_are_remembered(compose: Compose) -> None:
+    training = ("trainer.lr=1e-3", "trainer.epochs=10", "strategy.memory=48")
+    for method in ("der", "derpp"):
+        learner = learn(compose, f"strategy={method}", *training)
+        within = [
+            cell.correct_within_task / cell.images for cell in evaluate(learner, toy_stream(), 1)
+        ]
+        assert min(within) > 0.9
+    first, _ = evaluate(learner, toy_stream(), 1)
+    assert first.correct / first.images > 0.7, "the labels of the memory say which task it is"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": -1.0}, "alpha=-1.0"),
+        ({"beta": -1.0}, "beta=-1.0"),
+        ({"memory_batch": 0}, "memory_batch=0"),
+    ],
+)
+def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DERpp(**arguments)

@@ -1,0 +1,178 @@
+"""HFT: what is frozen does not move by a bit, and it is one half."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from cl.errors import ConfigurationError
+from cl.learner import Learner
+from cl.models.units import Unit, find_units
+from cl.strategy import Plugin
+from strategies.hft import HFT, draw_half
+from tests.conftest import Compose, toy_stream
+
+SGD = ("trainer.optimizer=sgd", "trainer.momentum=0.9")
+ADAMW = ("trainer.optimizer=adamw",)
+
+
+def learner(compose: Compose, *overrides: str, **arguments: Any) -> Learner:
+    cfg = compose("strategy=hft", "trainer.lr=1e-2", "trainer.weight_decay=0.1", *overrides)
+    cfg.strategy.update(arguments)
+    return Learner(cfg, toy_stream().info)
+
+
+class Witness(Plugin):
+    """Notes the weights and what is frozen just before training."""
+
+    def before_experience(self, experience: Any) -> None:
+        self.before = {n: p.detach().clone() for n, p in self.model.backbone.named_parameters()}
+        self.buffers = {n: b.clone() for n, b in self.model.backbone.named_buffers()}
+
+
+def train(made: Learner, experience: int = 0) -> tuple[list[Unit], Witness]:
+    """Learn an experience; returns what was frozen in it and the weights before."""
+    assert isinstance(made.strategy, HFT)
+    witness = Witness()
+    witness.attach(made.model, 0, made.fabric.device, 8)
+    made.plugins[:] = [witness]
+    made.learn(toy_stream().experience(experience))
+    return made.strategy.draw(made.strategy.generator("half", experience)), witness
+
+
+@pytest.mark.parametrize("optimiser", [SGD, ADAMW])
+@pytest.mark.parametrize("level", ["category", "layer", "model"])
+@pytest.mark.parametrize("train_embeddings", [True, False])
+def test_the_frozen_half_is_bit_identical_and_the_rest_has_moved(
+    compose: Compose, optimiser: tuple[str, ...], level: str, train_embeddings: bool
+) -> None:
+    made = learner(compose, *optimiser, level=level, train_embeddings=train_embeddings)
+    for experience in range(2):
+        frozen, witness = train(made, experience)
+        weights = dict(made.model.backbone.named_parameters())
+        keys = {(name, str(unit.rows)) for unit in frozen for name in unit.parameters}
+        units = find_units(made.model.backbone)
+        for unit in units:
+            for name in unit.parameters:
+                same = weights[name] == witness.before[name]
+                part = same[unit.rows or slice(None)]
+                assert part.all() if (name, str(unit.rows)) in keys else not part.all(), name
+        inside = {name for unit in units for name in unit.parameters}
+        for name in weights.keys() - inside:
+            assert torch.equal(weights[name], witness.before[name]) != train_embeddings, name
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics(compose: Compose) -> None:
+    made = learner(compose, "backbone=resnet18", "backbone.image_size=32", *SGD)
+    frozen, witness = train(made)
+    held = {name.rpartition(".")[0] for unit in frozen for name in unit.parameters}
+    means = {n: b for n, b in made.model.backbone.named_buffers() if n.endswith("running_mean")}
+    still = {name for name, mean in means.items() if torch.equal(mean, witness.buffers[name])}
+    assert still == {name for name in means if name.rpartition(".")[0] in held}
+    assert 0 < len(still) < len(means)
+
+
+def test_every_block_freezes_two_of_four_one_of_two_and_one_norm(compose: Compose) -> None:
+    made = learner(compose)
+    assert isinstance(made.strategy, HFT)
+    frozen = made.strategy.draw(torch.Generator().manual_seed(0))
+    counts = Counter((unit.block, unit.kind) for unit in frozen)
+    blocks = {unit.block for unit in find_units(made.model.backbone)}
+    for block in blocks:
+        assert counts[block, "attention"] == 2
+        assert counts[block, "mlp"] == 1
+        assert counts[block, "norm"] == 1
+    weights = dict(made.model.backbone.named_parameters())
+
+    def matrices(units: list[Unit]) -> int:
+        chosen = [u for u in units if u.kind in ("attention", "mlp")]
+        return sum(
+            weights[name][u.rows or slice(None)].numel()
+            for u in chosen
+            for name in u.parameters
+            if weights[name].dim() == 2
+        )
+
+    assert 2 * matrices(frozen) == matrices(find_units(made.model.backbone))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "matrices", "frozen"), [(32, 3, 48), (12, 2, 12), (5, 3, 7), (4, 1, 2)]
+)
+def test_an_odd_number_of_matrices_alternates_between_the_blocks(
+    blocks: int, matrices: int, frozen: int
+) -> None:
+    groups = [[(block, matrix) for matrix in range(matrices)] for block in range(blocks)]
+    chosen = draw_half(groups, torch.Generator().manual_seed(1))
+    assert len(chosen) == len(set(chosen)) == frozen
+    per_block = Counter(block for block, _ in chosen)
+    assert {per_block[block] for block in range(blocks)} <= {matrices // 2, (matrices + 1) // 2}
+
+
+def test_layer_level_freezes_whole_blocks_and_model_level_half_of_all_units(
+    compose: Compose,
+) -> None:
+    made = learner(compose, level="layer")
+    assert isinstance(made.strategy, HFT)
+    frozen = made.strategy.draw(torch.Generator().manual_seed(0))
+    assert set(Counter(unit.block for unit in frozen).values()) == {8}
+    assert len(frozen) == 16
+    made = learner(compose, level="model")
+    assert isinstance(made.strategy, HFT)
+    frozen = made.strategy.draw(torch.Generator().manual_seed(0))
+    assert len(set(map(str, frozen))) == 16
+    assert len(set(Counter(unit.block for unit in frozen).values())) > 1
+
+
+def test_the_draw_depends_on_seed_and_task_only(compose: Compose) -> None:
+    first, second, other = learner(compose), learner(compose), learner(compose, "seed=1")
+    drawn = [
+        made.strategy.draw(made.strategy.generator("half", task))
+        for made, task in ((first, 0), (second, 0), (first, 1), (other, 0))
+        if isinstance(made.strategy, HFT)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert drawn[0] != drawn[3]
+
+
+def test_a_matrix_is_trained_in_half_of_the_tasks() -> None:
+    rounds = 400
+    times = Counter(
+        matrix
+        for task in range(rounds)
+        for matrix in draw_half([["q", "k", "v", "o"]], torch.Generator().manual_seed(task))
+    )
+    for matrix in "qkvo":  # binomial: the standard deviation is 10
+        assert abs(times[matrix] - rounds / 2) < 50
+
+
+def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn() -> None:
+    """½(w1−1)² + ½(w2−1)² from 0: with w2 held the answer is (1, 0), then with w1 held (1, 1)."""
+    strategy = HFT()
+    weight = torch.nn.Parameter(torch.zeros(2, 1))
+    for row, expected in ((1, [1.0, 0.0]), (0, [1.0, 1.0])):
+        rows = torch.tensor([row])
+        strategy.held = [(weight, rows, weight.detach()[rows].clone())]
+        optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=0.0)
+        for _ in range(600):
+            optimiser.zero_grad()
+            (0.5 * (weight - 1).square()).sum().backward()
+            strategy.after_backward()
+            optimiser.step()
+            strategy.after_step()
+        assert weight.flatten().tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_share_that_was_trained_is_reported(compose: Compose) -> None:
+    made = learner(compose)
+    made.learn(toy_stream().experience(0))
+    assert 0.45 < float(made.logged["trained_share"]) < 0.6
+
+
+def test_an_unknown_level_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="level=head"):
+        HFT(level="head")

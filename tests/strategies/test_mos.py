@@ -1,0 +1,229 @@
+"""MOS's known answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cl.errors import ConfigurationError
+from cl.learner import Learner
+from cl.models.adapters import Adapter, adapters_of
+from cl.training import create_optimizer
+from strategies.mos import MOS
+from tests.conftest import Compose, toy_stream
+
+SMALL = ("strategy.bottleneck=4", "strategy.alignment_samples=16", "strategy.alignment_epochs=2")
+
+
+def taught(compose: Compose, *overrides: str, experiences: int = 2, tasks: int = 2) -> Learner:
+    stream = toy_stream(tasks)
+    learner = Learner(compose("strategy=mos", *SMALL, "trainer.lr=0.1", *overrides), stream.info)
+    for index in range(experiences):
+        learner.learn(stream.experience(index))
+    return learner
+
+
+def method(learner: Learner) -> MOS:
+    assert isinstance(learner.strategy, MOS)
+    return learner.strategy
+
+
+def set_all(adapter: Adapter, value: float) -> None:
+    for parameter in adapter.parameters():
+        parameter.data.fill_(value)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("once", 0.9), ("official", 0.9**5)])
+def test_a_step_pulls_the_adapters_towards_their_predecessors(
+    compose: Compose, mode: str, expected: float
+) -> None:
+    """A = 1, the earlier one 0, α = 0.1: 0.9; the official code pulls once per block and once more."""
+    strategy = method(taught(compose, f"strategy.merge_mode={mode}", experiences=0))
+    adapters = adapters_of(strategy.model)
+    for adapter in adapters:
+        set_all(adapter, 0.0)
+        adapter.keep()
+        set_all(adapter, 1.0)
+    strategy.after_step()
+    for adapter in adapters:
+        for parameter in adapter.parameters():
+            torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected))
+
+
+def test_the_pull_goes_to_the_mean_of_all_predecessors(compose: Compose) -> None:
+    adapter = adapters_of(taught(compose, experiences=0).model)[0]
+    for value in (1.0, 2.0, 6.0):
+        set_all(adapter, value)
+        adapter.keep()
+    adapter.pull(1.0)
+    assert all((parameter == 3.0).all() for parameter in adapter.parameters())
+    adapter.pull(0.1)
+    for parameter in adapter.parameters():
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, 3.0))
+
+
+def test_without_predecessors_or_strength_nothing_is_pulled(compose: Compose) -> None:
+    for overrides, experiences in (((), 0), (("strategy.merge=0.0",), 1)):
+        strategy = method(taught(compose, *overrides, experiences=experiences))
+        for adapter in adapters_of(strategy.model):
+            set_all(adapter, 1.0)
+        strategy.after_step()
+        assert all((p == 1.0).all() for a in adapters_of(strategy.model) for p in a.parameters())
+
+
+def test_a_task_starts_from_the_adapter_of_the_task_before(compose: Compose) -> None:
+    learner = taught(compose, experiences=1)
+    before = [p.clone() for a in adapters_of(learner.model) for p in a.parameters()]
+    learner.strategy.before_experience(toy_stream().experience(1))
+    after = [p for a in adapters_of(learner.model) for p in a.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_orthogonality_is_the_formula(compose: Compose, normalise: bool) -> None:
+    strategy = method(taught(compose, f"strategy.normalise={normalise}"))
+    features = torch.randn(3, 192, generator=torch.Generator().manual_seed(0))
+    rows = [*strategy.gaussians.means.float(), *features]
+    assert len(rows) == 7
+    if normalise:
+        rows = [row / row.norm() for row in rows]
+    expected = torch.stack(
+        [torch.stack([a @ b / 0.8 for b in rows]).log_softmax(0)[i] for i, a in enumerate(rows)]
+    )
+    found = strategy.unlike_each_other(features)
+    torch.testing.assert_close(found, -expected.mean(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def slow_answer(strategy: MOS, image: torch.Tensor) -> torch.Tensor:
+    """The method's inference as it is told, for a single image."""
+    model, tasks = strategy.model, strategy.tasks.tolist()
+    prototypes = (strategy.prototypes.sums / strategy.prototypes.counts[:, None]).float()
+
+    def through(slot: int) -> torch.Tensor:
+        for adapter in adapters_of(model):
+            for name in Adapter.TENSORS:
+                adapter.get_parameter(name).data.copy_(adapter.kept(name)[slot])
+        return model.backbone(image[None])[0]
+
+    q = F.cosine_similarity(through(0)[None], prototypes)
+    k = tasks[int(q.argmax())]
+    for _ in range(4):
+        z = F.linear(through(k), model.head.weight, model.head.bias)
+        if tasks[int(z.argmax())] == k:
+            break
+        k = tasks[int(z.argmax())]
+    return z.softmax(0) + (q * (max(tasks) + 1)).softmax(0)
+
+
+def test_the_batched_answer_is_the_slow_one_image_by_image(compose: Compose) -> None:
+    """Adapters and head are disturbed, so that images disagree on the task and some never settle."""
+    strategy = method(taught(compose, experiences=4, tasks=4))
+    generator = torch.Generator().manual_seed(1)
+    for adapter in adapters_of(strategy.model):
+        for name in Adapter.TENSORS:
+            kept = adapter.kept(name)
+            kept += torch.randn(kept.shape, generator=generator)
+    images = torch.randn(32, 3, 8, 8, generator=generator)
+    moves: list[int] = []
+    original = strategy.features
+
+    def counted(images: torch.Tensor, slots: torch.Tensor | int) -> torch.Tensor:
+        moves.append(len(images))
+        return original(images, slots)
+
+    strategy.features = counted  # type: ignore[method-assign]
+    with torch.no_grad():
+        found = strategy.predict(images)
+    assert len(moves) > 2, "some images changed their task"
+    expected = torch.stack([slow_answer(strategy, image) for image in images])
+    torch.testing.assert_close(2 * found.exp(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_on_the_first_task_both_branches_weigh_the_same(compose: Compose) -> None:
+    learner = taught(compose, experiences=1)
+    strategy = method(learner)
+    images = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        features = learner.model.backbone(images)
+        expected = learner.model.head(features).softmax(1) + strategy.prototypes(features).softmax(
+            1
+        )
+        torch.testing.assert_close(2 * strategy.predict(images).exp(), expected)
+
+
+@pytest.mark.parametrize("prototypes", ["first", "backbone"])
+def test_prototypes_are_means_of_the_named_features(compose: Compose, prototypes: str) -> None:
+    strategy = method(taught(compose, f"strategy.prototypes={prototypes}"))
+    batch = next(strategy.batches(toy_stream().experience(1)))
+    with torch.no_grad():
+        features = strategy.features(batch.images, 0 if prototypes == "first" else -1)
+    head = strategy.prototypes
+    expected = features[batch.labels == 2].mean(0)
+    torch.testing.assert_close((head.sums[2] / head.counts[2]).float(), expected)
+
+
+def test_the_gaussians_are_those_of_the_newest_adapter(compose: Compose) -> None:
+    strategy = method(taught(compose))
+    batch = next(strategy.batches(toy_stream().experience(1)))
+    with torch.no_grad():
+        features = strategy.features(batch.images, 1)[batch.labels == 3].double()
+    torch.testing.assert_close(strategy.gaussians.means[3], features.mean(0))
+    expected = torch.cov(features.T).float()
+    torch.testing.assert_close(strategy.gaussians.spreads[3], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_backbone_and_old_adapters_keep_their_bits_and_alignment_moves_the_head(
+    compose: Compose,
+) -> None:
+    stream = toy_stream()
+    learner, unaligned = (
+        taught(compose, f"strategy.alignment_epochs={epochs}", experiences=1) for epochs in (2, 0)
+    )
+    backbone = {
+        n: p.clone() for n, p in learner.model.backbone.named_parameters() if "adapter" not in n
+    }
+    kept = [adapter.kept("up").clone() for adapter in adapters_of(learner.model)]
+    for each in (learner, unaligned):
+        each.learn(stream.experience(1))
+    for name, tensor in backbone.items():
+        assert torch.equal(learner.model.backbone.get_parameter(name), tensor)
+    for old, adapter in zip(kept, adapters_of(learner.model), strict=True):
+        assert torch.equal(adapter.kept("up")[:1], old)
+        assert not torch.equal(adapter.kept("up")[1:], old)
+    other = unaligned.model.state_dict()
+    differ = {n for n, t in learner.model.state_dict().items() if not torch.equal(t, other[n])}
+    assert differ == {"head.weight", "head.bias"}
+
+
+def test_the_head_learns_ten_times_slower_than_the_adapters(compose: Compose) -> None:
+    learner = taught(compose, "trainer.lr=0.03")
+    optimizer = create_optimizer(learner.strategy.parameter_groups(), learner.config)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.03, 0.003])
+
+
+def test_a_stream_that_repeats_classes_is_refused(compose: Compose) -> None:
+    learner = taught(compose, experiences=1)
+    again = dataclasses.replace(toy_stream().experience(0), index=1, new_classes=())
+    with pytest.raises(ConfigurationError, match="class-incremental"):
+        learner.learn(again)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"merge_mode": "twice"}, "merge_mode=twice"),
+        ({"prototypes": "last"}, "prototypes=last"),
+        ({"covariance": "none"}, "covariance=none"),
+        ({"merge": 1.5}, "merge=1.5"),
+        ({"orthogonality": -1.0}, "orthogonality=-1.0"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"alignment_samples": 0}, "alignment_samples=0"),
+    ],
+)
+def test_values_out_of_range(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        MOS(**arguments)  # type: ignore[arg-type]

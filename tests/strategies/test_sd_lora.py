@@ -1,0 +1,168 @@
+"""SD-LoRA: directions are fixed, magnitudes are trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cl.errors import ConfigurationError
+from cl.learner import Learner
+from cl.models.lora import ScaledLoRALinear
+from strategies.sd_lora import SDLoRA
+from tests.conftest import Compose, toy_stream
+
+
+def learner(
+    compose: Compose, experiences: int = 1, tasks: int = 2, lr: float = 1e-2, **arguments: Any
+) -> Learner:
+    cfg = compose("strategy=sd_lora", f"trainer.lr={lr}")
+    cfg.strategy.update({"rank": 3, **arguments})
+    stream = toy_stream(tasks, classes=2 * tasks)
+    made = Learner(cfg, stream.info)
+    for index in range(experiences):
+        made.learn(stream.experience(index))
+    return made
+
+
+def sd_lora(made: Learner) -> SDLoRA:
+    assert isinstance(made.strategy, SDLoRA)
+    return made.strategy
+
+
+def layer_with_tasks(product: bool = False) -> tuple[ScaledLoRALinear, list[tuple[Tensor, Tensor]]]:
+    """A layer after three tasks of rank 2 on two blocks; returns each task's factors."""
+    torch.manual_seed(0)
+    blocks = [slice(0, 5), slice(5, 10)]
+    layer = ScaledLoRALinear(nn.Linear(5, 10), 2, 2.0, blocks=blocks)
+    layer.share(nn.Parameter(torch.tensor([0.3, -0.6, 0.9])))
+    factors = []
+    for task in range(3):
+        layer.reset(torch.Generator().manual_seed(task))
+        layer.B.data.normal_()
+        factors.append((layer.A.detach().clone(), layer.B.detach().clone()))
+        if task < 2:
+            layer.keep_direction(task, product)
+    return layer, factors
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_forward_is_the_formula(product: bool) -> None:
+    layer, factors = layer_with_tasks(product)
+    x = torch.randn(4, 5)
+    expected = layer.base(x)
+    for task, (A, B) in enumerate(factors):
+        for block, a, b in zip(layer.blocks, A, B, strict=True):
+            norm = (b @ a).norm() if product else a.norm() * b.norm()
+            change = b @ a / (norm if task < 2 else 1.0)
+            expected[:, block] += layer.magnitudes[task] * (x @ change.T)
+    torch.testing.assert_close(layer(x), expected)
+    plain = nn.Linear(5, 10)
+    plain.load_state_dict(layer.merged_state())
+    torch.testing.assert_close(plain(x), expected)
+
+
+def test_a_direction_is_at_most_one_long_or_exactly_one() -> None:
+    for product in (False, True):
+        layer, _ = layer_with_tasks(product)
+        for task in range(2):
+            columns = layer.old_task == task
+            lengths = (layer.old_B[:, :, columns] @ layer.old_A[:, columns]).flatten(1).norm(dim=1)
+            if product:
+                torch.testing.assert_close(lengths, torch.ones(2))
+            else:
+                assert (lengths < 1).all()
+                assert (lengths > 0.3).all()
+
+
+def test_a_direction_does_not_depend_on_the_scale_of_the_factors() -> None:
+    kept = []
+    for scale in (1.0, 100.0):
+        torch.manual_seed(0)
+        layer = ScaledLoRALinear(nn.Linear(5, 4), 2, 2.0)
+        layer.A.data = torch.randn(1, 2, 5) * scale
+        layer.B.data = torch.randn(1, 4, 2) / scale
+        layer.keep_direction(0)
+        kept.append(layer.old_B @ layer.old_A)
+    torch.testing.assert_close(kept[0], kept[1])
+
+
+def test_no_magnitude_is_the_frozen_model() -> None:
+    layer, _ = layer_with_tasks()
+    layer.magnitudes.data.zero_()
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(layer(x), layer.base(x))
+
+
+def test_a_task_that_learned_nothing_has_no_direction() -> None:
+    layer = ScaledLoRALinear(nn.Linear(5, 4), 2, 2.0)
+    layer.share(nn.Parameter(torch.ones(2)))
+    layer.reset(torch.Generator().manual_seed(0))
+    layer.keep_direction(0)
+    x = torch.randn(4, 5)
+    assert torch.equal(layer(x), layer.base(x))
+
+
+def test_the_first_task_is_lora_with_the_starting_magnitude(compose: Compose) -> None:
+    made = learner(compose, experiences=0)
+    sd_lora(made).before_experience(toy_stream().experience(0))
+    assert made.model.magnitudes.tolist() == pytest.approx([0.8])
+    layer = sd_lora(made).layers[0]
+    layer.B.data.normal_()
+    x = torch.randn(2, 192)
+    expected = layer.base(x)
+    for block, A, B in zip(layer.blocks, layer.A, layer.B, strict=True):
+        expected[:, block] += 0.8 * x @ A.T @ B.T
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_old_directions_stay_bit_for_bit_and_old_magnitudes_move(compose: Compose) -> None:
+    made, again = (learner(compose, 2, 4, lr=0.5) for _ in range(2))
+    stream = toy_stream(4, classes=8)
+    sd_lora(again).before_experience(stream.experience(2))  # the directions as the task begins
+    made.learn(stream.experience(2))
+    for start, layer in zip(sd_lora(again).layers, sd_lora(made).layers, strict=True):
+        assert torch.equal(layer.old_A, start.old_A)
+        assert torch.equal(layer.old_B, start.old_B)
+        assert layer.old_B.abs().max() > 0
+        assert layer.old_task.tolist() == [0, 0, 0, 1, 1, 1]
+    magnitudes = made.model.magnitudes.detach()
+    assert len(magnitudes) == 3, "one number per task for the whole network"
+    assert (magnitudes - 0.8).abs().min() > 1e-6
+    assert float(made.logged["magnitude_2"]) == pytest.approx(magnitudes[2].item())
+
+
+def test_magnitudes_directions_and_head_are_what_is_trained(compose: Compose) -> None:
+    made = learner(compose, experiences=2)
+    names = {name for name, p in made.model.named_parameters() if p.requires_grad}
+    assert {name.rpartition(".")[2] for name in names} == {"A", "B", "magnitudes", "weight", "bias"}
+    factors = sum(layer.A.numel() + layer.B.numel() for layer in sd_lora(made).layers)
+    assert factors == 4 * 2 * 2 * 3 * 192
+    assert made.trainable_parameters == factors + 2 + 4 * 193
+
+
+def test_the_magnitudes_are_one_and_the_same_after_loading(compose: Compose, tmp_path: Any) -> None:
+    made = learner(compose, experiences=2)
+    made.save(tmp_path / "saved")
+    opened = Learner.load(tmp_path / "saved")
+    for layer in sd_lora(opened).layers:
+        assert layer.magnitudes is opened.model.magnitudes
+    torch.testing.assert_close(opened.model.magnitudes, made.model.magnitudes)
+
+
+def test_the_rank_can_fall_with_the_tasks(compose: Compose) -> None:
+    made = learner(compose, experiences=4, tasks=4, reduced_ranks={1: 2, 3: 1})
+    layer = sd_lora(made).layers[0]
+    assert layer.old_task.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert layer.A.shape[1] == layer.B.shape[2] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"norm": "l1"}, "norm=l1"), ({"reduced_ranks": {3: 0}}, "reduced_ranks: 3: 0")],
+)
+def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        SDLoRA(**arguments)
