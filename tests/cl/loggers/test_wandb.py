@@ -277,7 +277,7 @@ def test_a_real_run(compose: Compose) -> None:
     experiment = Experiment(cfg)
     summary = experiment.run()
     stored = Stored(experiment.folder)
-    assert stored.config["strategy"]["strength"] == 1000
+    assert stored.config["strategy"]["strength"] == 1e7
     assert stored.summary["average_accuracy"] == pytest.approx(summary["average_accuracy"])
     steps = stored.series("train/loss", "step")
     assert max(steps) == experiment.steps
