@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cl.errors import WeightsError
+
+SEAL = "checksums.json"
 
 
 def save_module(module: nn.Module, file: Path) -> None:
@@ -31,8 +34,13 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 def save_json(content: Any, file: Path) -> None:
     """Write `content` as JSON, in the same safe way."""
+    replace_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a text file, in the same safe way."""
     beside = file.with_name(f"{file.name}.partial")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     _replace(beside, file)
 
 
@@ -46,6 +54,44 @@ def load_json(file: Path) -> Any:
         raise WeightsError(f"{file} is damaged: {error}.") from None
 
 
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; WeightsError if it is missing or damaged."""
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing.") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} is damaged: {error}.") from None
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of the files in `folder` beside them."""
+    save_json({file.name: checksum(file) for file in _sealed(folder)}, folder / SEAL)
+
+
+def check_seal(folder: Path) -> None:
+    """Raise WeightsError unless the files in `folder` are as they were when it was sealed."""
+    for name, expected in load_json(folder / SEAL).items():
+        file = folder / name
+        if not file.exists():
+            raise WeightsError(f"{file} is missing.")
+        if checksum(file) != expected:
+            raise WeightsError(f"{file} is damaged: its checksum is not that in {SEAL}.")
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sealed(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != SEAL)
+
+
 def load_module(module: nn.Module, file: Path) -> None:
     """Read what `save_module` wrote into a module of the same structure.
 
@@ -53,12 +99,7 @@ def load_module(module: nn.Module, file: Path) -> None:
     take the stored shape; buffers that came into being later are added. WeightsError names what does
     not fit.
     """
-    try:
-        stored = load_file(file)
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing.") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file} is damaged: {error}.") from None
+    stored = load_tensors(file)
     missing = module.state_dict().keys() - stored.keys()
     if missing:
         raise WeightsError(f"{file} lacks {', '.join(sorted(missing)[:5])}.")

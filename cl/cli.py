@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl.config import BackboneConfig, TrainerConfig, as_object
+from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.errors import ConfigurationError, PalimpsestError, suggest
 
 CONFIGS = "pkg://configs"
@@ -43,6 +43,7 @@ def main() -> None:
 def _run(cfg: DictConfig) -> None:
     from cl import sweep
     from cl.experiment import Experiment  # torch comes in here
+    from cl.stopping import StoppedError
 
     folder = None
     try:
@@ -54,6 +55,11 @@ def _run(cfg: DictConfig) -> None:
         experiment.run()
         if sweep.is_sweep():
             sweep.note(folder)
+    except StoppedError as stopped:
+        if sweep.is_sweep():
+            sweep.note(folder, "stopped")
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
     except Exception as error:
         if sweep.is_sweep():  # the other runs go on
             if not isinstance(error, PalimpsestError):
@@ -107,6 +113,7 @@ def validate(cfg: DictConfig) -> None:
     """Raise ConfigurationError when a value of the typed sections is out of range."""
     as_object(cfg.trainer, TrainerConfig)
     as_object(cfg.backbone, BackboneConfig)
+    as_object(cfg.cache, CacheConfig)
 
 
 def _search_path(folder: str | None) -> list[str]:

@@ -9,15 +9,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl.errors import ConfigurationError, require, suggest
+from cl.errors import ConfigurationError, require, require_one_of
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("32", "bf16", "16")
-
-
-def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
-    require(value in valid, f"{key}={value} is not known. {suggest(value, valid)}")
 
 
 @dataclass
@@ -29,7 +25,8 @@ class TrainerConfig:
     experience, "constant" or "cosine" (from lr to 0). evaluation_batch_size: images per forward pass
     without gradient. device: "auto", "cpu", "cuda" or "cuda:1". precision: "32", "bf16" or "16".
     augment: "stream" takes the stream's own augmentation, otherwise as `cl.data.AUGMENTATIONS`.
-    checkpoint: keep a checkpoint after every experience.
+    checkpoint: keep a checkpoint after every experience, and inside one every `checkpoint_minutes` (0:
+    never).
     """
 
     epochs: int = 1
@@ -44,17 +41,18 @@ class TrainerConfig:
     precision: str = "32"
     augment: str = "stream"
     checkpoint: bool = True
+    checkpoint_minutes: float = 15.0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "evaluation_batch_size"):
             value = getattr(self, key)
             require(value >= 1, f"trainer.{key}={value}: it must be at least 1.")
-        for key in ("lr", "weight_decay", "momentum"):
+        for key in ("lr", "weight_decay", "momentum", "checkpoint_minutes"):
             value = getattr(self, key)
             require(value >= 0, f"trainer.{key}={value}: it must not be negative.")
-        _one_of("trainer.optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("trainer.schedule", self.schedule, SCHEDULES)
-        _one_of("trainer.precision", self.precision, PRECISIONS)
+        require_one_of("trainer.optimizer", self.optimizer, OPTIMIZERS)
+        require_one_of("trainer.schedule", self.schedule, SCHEDULES)
+        require_one_of("trainer.precision", self.precision, PRECISIONS)
 
 
 @dataclass
@@ -73,6 +71,24 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         size = self.image_size
         require(size is None or size >= 1, f"backbone.image_size={size}: it must be at least 1.")
+
+
+@dataclass
+class CacheConfig:
+    """Features of what is frozen of a backbone are computed once.
+
+    memory_gb: what they may take in memory; 0 switches it off. dir: a folder that keeps them for
+    later runs too, null for none; processes may share it. dir_gb: its size, after which the oldest go.
+    """
+
+    memory_gb: float = 1.0
+    dir: str | None = None
+    dir_gb: float = 10.0
+
+    def __post_init__(self) -> None:
+        for key in ("memory_gb", "dir_gb"):
+            value = getattr(self, key)
+            require(value >= 0, f"cache.{key}={value}: it must not be negative.")
 
 
 @dataclass
@@ -98,6 +114,7 @@ class Config:
     logger: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 0
     output: str = "runs"
     resume: str | None = None

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from cl.checkpoint import replace_text
+from cl.data import ArrayDataset, Union
+from cl.errors import WeightsError
 from cl.learner import Learner
 from cl.metrics import Matrix
 from cl.stream import Stream
@@ -28,66 +36,145 @@ class Cell:
     correct: int
     correct_within_task: int
 
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers among all classes seen."""
+        return self.correct / self.images
 
-@dataclass
+    @property
+    def accuracy_within_task(self) -> float:
+        """The share of right answers among the task's classes."""
+        return self.correct_within_task / self.images
+
+
+COLUMNS = (
+    *("experience", "task", "images", "correct", "accuracy"),
+    *("correct_within_task", "accuracy_within_task"),
+)
+
+
 class AccuracyMatrix:
     """R[i, j]: accuracy on task j after experience i; grows by rows."""
 
-    cells: list[Cell] = field(default_factory=list)
+    def __init__(self, cells: Iterable[Cell] = ()) -> None:
+        self.by_experience: list[list[Cell]] = []
+        self.shares: list[tuple[Matrix, Matrix]] = []
+        for _, row in groupby(cells, key=attrgetter("experience")):
+            self.add(list(row))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccuracyMatrix) and self.by_experience == other.by_experience
+
+    def add(self, row: list[Cell]) -> None:
+        """Add the cells of the next experience, by task."""
+        self.by_experience.append(row)
+        own, within = [c.accuracy for c in row], [c.accuracy_within_task for c in row]
+        self.shares.append((np.array(own), np.array(within)))
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, row after row."""
+        return [cell for row in self.by_experience for cell in row]
 
     @property
     def rows(self) -> int:
         """How many experiences have been evaluated."""
-        return 1 + max((cell.experience for cell in self.cells), default=-1)
+        return len(self.by_experience)
 
     def values(self, within_task: bool = False) -> Matrix:
         """R as shares, rows × rows; NaN where it was not measured."""
         R = np.full((self.rows, self.rows), np.nan)
-        for cell in self.cells:
-            if cell.task < self.rows:  # the last row may look one task ahead
-                correct = cell.correct_within_task if within_task else cell.correct
-                R[cell.experience, cell.task] = correct / cell.images
+        for index, shares in enumerate(self.shares):
+            row = shares[within_task][: self.rows]  # the last row may look one task ahead
+            R[index, : len(row)] = row
         return R
 
     def row(self, experience: int) -> list[Cell]:
         """The cells of one experience, by task."""
-        return [cell for cell in self.cells if cell.experience == experience]
+        return self.by_experience[experience]
 
     def to_csv(self) -> str:
         """One line per cell; the counts are exact."""
-        text = io.StringIO()
-        names = ["experience", "task", "images", "correct", "accuracy"]
-        names += ["correct_within_task", "accuracy_within_task"]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
+        return _to_csv(self.cells, header=True)
+
+    def append_to(self, file: Path) -> None:
+        """Add the newest row to a CSV file."""
+        text = _to_csv(self.by_experience[-1], header=not file.exists())
+        with file.open("a") as lines:
+            lines.write(text)
+
+    @classmethod
+    def read(cls, file: Path, rows: int) -> AccuracyMatrix:
+        """The first `rows` experiences of a CSV file; what lies behind them is cut off the file."""
+        lines = file.read_text().splitlines() if file.exists() else []
+        cells = []
+        for values in csv.DictReader(lines):
+            try:
+                cell = Cell(**{field.name: int(values[field.name]) for field in fields(Cell)})
+            except (KeyError, TypeError, ValueError):
+                break  # a line that was being written when the run was killed
+            if cell.experience < rows:
+                cells.append(cell)
+        matrix = cls(cells)
+        if matrix.rows != rows:
+            raise WeightsError(f"{file} lacks experiences: {matrix.rows} of {rows} are there.")
+        replace_text(file, matrix.to_csv())
+        return matrix
+
+
+def _to_csv(cells: Iterable[Cell], header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if header:
         writer.writeheader()
-        for cell in self.cells:
-            accuracy = f"{cell.correct / cell.images:.6f}"
-            within = f"{cell.correct_within_task / cell.images:.6f}"
-            writer.writerow({**asdict(cell), "accuracy": accuracy, "accuracy_within_task": within})
-        return text.getvalue()
+    for cell in cells:
+        shares = {"accuracy": cell.accuracy, "accuracy_within_task": cell.accuracy_within_task}
+        rounded = {name: f"{share:.6f}" for name, share in shares.items()}
+        writer.writerow({**asdict(cell), **rounded})
+    return text.getvalue()
 
 
 def evaluate(learner: Learner, stream: Stream, experience: int) -> list[Cell]:
     """A row of the matrix: the learner's answers on the test images of every task seen so far.
 
-    Where the next experience is only another domain of the same classes, its test images too: the forward
-    transfer needs them.
+    One pass over all of them, unless the learner must be told the task. Where the next experience is only
+    another domain of the same classes, its test images too: the forward transfer needs them.
     """
     ahead = stream.scenario == "domain-incremental" and experience + 1 < len(stream)
     ahead = ahead and stream.seen[experience + 1] == stream.seen[experience]
-    tasks = range(experience + 1 + ahead)
-    return [evaluate_task(learner, stream, experience, task) for task in tasks]
-
-
-def evaluate_task(learner: Learner, stream: Stream, experience: int, task: int) -> Cell:
-    """One cell of the matrix."""
-    test = stream.test[task]
-    labels = torch.from_numpy(test.targets)
+    tests = [stream.test[task] for task in range(experience + 1 + ahead)]
     told = stream.scenario == "task-incremental"
-    logits = learner.logits(test, task if told or learner.strategy.needs_task_id else None)
-    within = torch.full_like(logits, -torch.inf)
-    classes = torch.unique(labels)
-    within[:, classes] = logits[:, classes]
-    correct_within_task = int((within.argmax(1) == labels).sum())
-    correct = correct_within_task if told else int((logits.argmax(1) == labels).sum())
-    return Cell(experience, task, len(test), correct, correct_within_task)
+    if told or learner.strategy.needs_task_id:
+        counts = [count_correct(learner, [test], task)[0] for task, test in enumerate(tests)]
+    else:
+        groups = [list(same) for _, same in groupby(tests, key=lambda t: t.images.shape[1:])]
+        counts = [count for group in groups for count in count_correct(learner, group)]
+    return [
+        Cell(experience, task, len(test), within if told else correct, within)
+        for task, (test, (correct, within)) in enumerate(zip(tests, counts, strict=True))
+    ]
+
+
+def count_correct(
+    learner: Learner, tests: Sequence[ArrayDataset], task: int | None = None
+) -> list[tuple[int, int]]:
+    """For each test set, how many images get their class among all seen, and among the set's own classes."""
+    union = Union(tests)
+    correct, within = torch.zeros(2, len(tests), dtype=torch.int64)
+    own = own_classes(tests, learner.seen)
+    for batch, logits in learner.answers(union, task):
+        labels = batch.labels.cpu()
+        part = torch.from_numpy(union.part_of(batch.positions))
+        right = logits.argmax(1) == labels
+        right_within = logits.masked_fill(~own[part], -torch.inf).argmax(1) == labels
+        correct += torch.bincount(part[right], minlength=len(tests))
+        within += torch.bincount(part[right_within], minlength=len(tests))
+    return list(zip(correct.tolist(), within.tolist(), strict=True))
+
+
+def own_classes(tests: Sequence[ArrayDataset], seen: int) -> Tensor:
+    """Which of the classes seen each test set has: a mask, sets × classes."""
+    mask = torch.zeros(len(tests), seen, dtype=torch.bool)
+    for row, test in zip(mask, tests, strict=True):
+        row[torch.from_numpy(np.unique(test.targets))] = True
+    return mask

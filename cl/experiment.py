@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from cl.checkpoint import load_json, save_json
+from cl.checkpoint import check_seal, load_json, save_json
 from cl.environment import describe, peak_memory_bytes
-from cl.errors import ConfigurationError, PalimpsestError, WeightsError
-from cl.evaluation import AccuracyMatrix, Cell, evaluate
+from cl.errors import ConfigurationError, WeightsError
+from cl.evaluation import AccuracyMatrix, evaluate
+from cl.guards import resources_explained
 from cl.instantiate import build, check_trust
-from cl.learner import TRUSTED, Learner
+from cl.learner import TRUSTED, Learner, create_cache
 from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
+from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
+from cl.stopping import StoppedError, StopRequest
 from cl.stream import Experience, Stream
 from cl.training import Progress, count_steps
 
 REPORT_SECONDS = 0.5
 """Between two reports of a step: reading the loss waits for the device."""
-
-KEPT_CHECKPOINTS = 2
 
 
 class Experiment:
@@ -53,47 +54,79 @@ class Experiment:
         self.matrix = AccuracyMatrix()
         self.seconds = 0.0
         self.steps = 0
+        self.checkpoints = Checkpoints(self.folder)
+        self.midway: Path | None = None
+        self.steps_midway = 0
+        self.stop = StopRequest()
 
     @classmethod
     def resume(
         cls, folder: Path, loggers: Sequence[Logger] | None = None, trust: Sequence[str] = ()
     ) -> Experiment:
-        """An experiment that goes on after the last complete experience of the run in `folder`."""
+        """An experiment that goes on where the run in `folder` was: after its last undamaged checkpoint."""
         cfg = load_run_config(folder)
         check_trust(str(cfg.stream._target_), ("streams", "cl", *trust))
         for node in (cfg.get("logger") or {}).values() if loggers is None else ():
             check_trust(str(node._target_), ("cl", *trust))
         if (folder / "summary.json").exists():
             raise ConfigurationError(f"resume={folder}: this run is complete.")
-        for checkpoint in reversed(checkpoints(folder)):
+        for checkpoint in reversed(Checkpoints(folder).between()):
             try:
-                progress = load_json(checkpoint / "progress.json")
                 learner = Learner.load(checkpoint, (*TRUSTED, *trust))
-            except WeightsError:
-                continue  # damaged: the one before it will do
+                rows = int(checkpoint.name)
+                matrix = AccuracyMatrix.read(folder / "accuracy_matrix.csv", rows)
+            except WeightsError as error:
+                print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
+                continue
+            learner.model.cache = create_cache(cfg.cache)
             experiment = cls(cfg, loggers, folder, learner)
-            experiment.matrix = AccuracyMatrix([Cell(**cell) for cell in progress["cells"]])
+            experiment.matrix = matrix
+            progress = load_json(checkpoint / "progress.json")
             experiment.seconds, experiment.steps = progress["seconds"], progress["steps"]
+            experiment._find_midway()
             return experiment
-        return cls(cfg, loggers, folder)
+        experiment = cls(cfg, loggers, folder)
+        (folder / "accuracy_matrix.csv").unlink(missing_ok=True)
+        experiment._find_midway()
+        return experiment
+
+    def _find_midway(self) -> None:
+        """Note the newest undamaged checkpoint inside the experience that comes next."""
+        for checkpoint in reversed(self.checkpoints.midway(self.matrix.rows)):
+            try:
+                check_seal(checkpoint)
+            except WeightsError as error:
+                print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
+                continue
+            self.midway = checkpoint
+            progress = load_json(checkpoint / "progress.json")
+            self.seconds, self.steps_midway = progress["seconds"], progress["steps"]
+            return
 
     def run(self) -> dict[str, Any]:
-        """Learn and evaluate what is left of the stream; returns the content of summary.json."""
-        OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
-        self.stream.save_split(self.folder / "split.npz")
-        for logger in self.loggers:
-            logger.start(self._run_info())
-        try:
-            for index in range(self.matrix.rows, len(self.stream)):
-                self._experience(self.stream.experience(index))
-            summary = self.summary()
-            self.learner.save(self.folder / "learner")
+        """Learn and evaluate what is left of the stream; returns the content of summary.json.
+
+        Raises StoppedError after a checkpoint when a signal asks for it.
+        """
+        explained = resources_explained(
+            self.folder, self.learner.config, self.learner.model.transform.size
+        )
+        with lock(self.folder), explained, StopRequest() as self.stop:
+            OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
+            self.stream.save_split(self.folder / "split.npz")
             for logger in self.loggers:
-                logger.finish(summary)
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        finally:
-            for logger in self.loggers:
-                logger.close()
+                logger.start(self._run_info())
+            try:
+                for index in range(self.matrix.rows, len(self.stream)):
+                    self._experience(self.stream.experience(index))
+                summary = self.summary()
+                self.learner.save(self.folder / "learner")
+                for logger in self.loggers:
+                    logger.finish(summary)
+                shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
+            finally:
+                for logger in self.loggers:
+                    logger.close()
         return summary
 
     def summary(self) -> dict[str, Any]:
@@ -119,15 +152,24 @@ class Experiment:
 
     def _experience(self, experience: Experience) -> None:
         start = time.perf_counter()
-        steps = self.learner.learn(experience, self._reporter(start))
+        before = self.seconds
+        self.saved = time.monotonic()
+        report = self._reporter(start)
+
+        def on_step(progress: Progress) -> None:
+            report(progress)
+            self.seconds = before + time.perf_counter() - start
+            if progress.step < progress.steps:
+                self._checkpoint_midway(progress)
+
+        midway, self.midway = self.midway, None
+        steps = self.learner.learn(experience, on_step, midway)
         trained = time.perf_counter()
-        self.matrix.cells += evaluate(self.learner, self.stream, experience.index)
+        self.matrix.add(evaluate(self.learner, self.stream, experience.index))
         evaluated = time.perf_counter()
-        self.seconds += evaluated - start
+        self.seconds = before + evaluated - start
         self.steps += steps
-        (self.folder / "accuracy_matrix.csv").write_text(self.matrix.to_csv())
-        if self.learner.config.checkpoint:
-            self._checkpoint(experience.index)
+        self.matrix.append_to(self.folder / "accuracy_matrix.csv")
         result = ExperienceResult(
             index=experience.index,
             classes=[self.stream.class_names[label] for label in experience.new_classes],
@@ -143,6 +185,29 @@ class Experiment:
         )
         for logger in self.loggers:
             logger.experience(result)
+        if self.learner.config.checkpoint:
+            with self.checkpoints.writing(self.matrix.rows) as folder:
+                save_json({"seconds": self.seconds, "steps": self.steps}, folder / "progress.json")
+                self.learner.save(folder)
+        if self.stop.number is not None and self.matrix.rows < len(self.stream):
+            raise self._stopped(self.stop.number)
+
+    def _checkpoint_midway(self, progress: Progress) -> None:
+        """Write a checkpoint inside an experience if it is time, or if the run is to stop."""
+        config, number = self.learner.config, self.stop.number
+        minutes = (time.monotonic() - self.saved) / 60
+        due = 0 < config.checkpoint_minutes <= minutes
+        if config.checkpoint and (due or number is not None):
+            with self.checkpoints.writing(self.matrix.rows, progress.step) as folder:
+                done = {"seconds": self.seconds, "steps": progress.step}
+                save_json(done, folder / "progress.json")
+                self.learner.save_midway(folder)
+            self.saved = time.monotonic()
+        if number is not None:
+            raise self._stopped(number)
+
+    def _stopped(self, number: int) -> StoppedError:
+        return StoppedError(f"Stopped. To go on: python run.py resume={self.folder}", number)
 
     def _reporter(self, start: float) -> Any:
         """Tells the loggers of a step now and then."""
@@ -169,74 +234,28 @@ class Experiment:
 
         return report
 
-    def _checkpoint(self, index: int) -> None:
-        """Write to the side, rename, and let the older ones go."""
-        final = self.folder / "checkpoints" / f"{index:06d}"
-        partial = final.with_suffix(".partial")
-        for remnant in (partial, final):  # of a run that was killed, or damaged since
-            shutil.rmtree(remnant, ignore_errors=True)
-        self.learner.save(partial)
-        progress = {
-            "cells": [asdict(cell) for cell in self.matrix.cells],
-            "seconds": self.seconds,
-            "steps": self.steps,
-        }
-        save_json(progress, partial / "progress.json")
-        partial.rename(final)
-        for old in checkpoints(self.folder)[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
-
     def _run_info(self) -> RunInfo:
         config: Any = OmegaConf.to_container(self.cfg, resolve=True)
         steps = sum(count_steps(len(data), self.learner.config) for data in self.stream.train)
         if self.learner.strategy.gradient_free:
             steps = 0
         pretrained = self.learner.model.pretrained
-        return RunInfo(self.folder, config, self.names, pretrained, self.stream, steps)
+        return RunInfo(
+            self.folder,
+            config,
+            self.names,
+            pretrained,
+            self.stream,
+            steps,
+            experiences_done=self.matrix.rows,
+            steps_done=self.steps + self.steps_midway,
+        )
 
 
 def create_loggers(cfg: DictConfig) -> list[Logger]:
     """The loggers that `cfg.logger` names, in that order."""
     nodes = cfg.get("logger") or {}
     return [build(node, f"logger.{name}") for name, node in nodes.items()]
-
-
-def create_run_folder(cfg: DictConfig, names: dict[str, str]) -> Path:
-    """Make `<output>/<stream>/<strategy>/<backbone>/<date-time>-seed<seed>`, never an existing one."""
-    parent = Path(cfg.output) / names["stream"] / names["strategy"] / names["backbone"]
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-seed{cfg.seed}"
-    try:
-        for attempt in range(1000):
-            folder = parent / (f"{stem}-{attempt}" if attempt else stem)
-            try:
-                folder.mkdir(parents=True)
-                return folder
-            except FileExistsError:
-                if not folder.is_dir():
-                    raise
-    except OSError as error:
-        raise ConfigurationError(
-            f"output={cfg.output}: cannot write there ({error}). Give another folder: output=…"
-        ) from None
-    raise PalimpsestError(f"{parent} holds a thousand runs of this second.")
-
-
-def load_run_config(folder: Path) -> DictConfig:
-    """The resolved configuration of the run in `folder`."""
-    file = folder / "config.yaml"
-    if not file.exists():
-        raise ConfigurationError(
-            f"resume={folder}: there is no config.yaml, so this is no run folder."
-        )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    found = (folder / "checkpoints").glob("*")
-    return sorted(path for path in found if path.is_dir() and path.suffix != ".partial")
 
 
 def _read(logged: dict[str, Any]) -> dict[str, float]:

@@ -9,12 +9,23 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from cl.checkpoint import load_json, load_module, save_json, save_module
-from cl.config import BackboneConfig, TrainerConfig, as_object
-from cl.data import AUGMENTATIONS, ArrayDataset, Batch, batches
+from cl import snapshot
+from cl.checkpoint import (
+    check_seal,
+    load_json,
+    load_module,
+    load_tensors,
+    save_json,
+    save_module,
+    save_tensors,
+    seal,
+)
+from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
+from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
+from cl.data.cache import FeatureCache
 from cl.errors import require, suggest
 from cl.instantiate import build, check_trust
 from cl.models.backbone import create_backbone
@@ -23,7 +34,7 @@ from cl.models.model import Model
 from cl.random import derive_seed
 from cl.strategy import Hooks, Plugin, Strategy
 from cl.stream import Experience, StreamInfo
-from cl.training import Progress, count_steps, create_fabric, train
+from cl.training import Progress, Training, count_steps, create_fabric
 
 TRUSTED = ("cl", "strategies")
 """The packages that a stored learner may name; others only if the user says so."""
@@ -54,11 +65,15 @@ class Learner:
             build(node, f"plugin.{name}") for name, node in (cfg.plugin or {}).items()
         ]
         torch.manual_seed(derive_seed(self.seed, "model"))  # timm initialises from the global one
-        self.model = Model(create_backbone(as_object(cfg.backbone, BackboneConfig)))
+        backbone = create_backbone(as_object(cfg.backbone, BackboneConfig))
+        self.model = Model(
+            backbone, create_cache(as_object(cfg.get("cache") or DictConfig({}), CacheConfig))
+        )
         self.pretrained_numbers = count(self.model)
         self.fabric: Fabric = create_fabric(self.config)
         self.class_names: tuple[str, ...] = ()
         self.trained_numbers: int | None = None
+        self.training: Training | None = None
         for hooks in self.hooks:
             size = self.config.evaluation_batch_size
             device = self.fabric.device
@@ -83,68 +98,112 @@ class Learner:
         self.state.to(self.fabric.device)
 
     def learn(
-        self, experience: Experience, on_step: Callable[[Progress], None] = lambda progress: None
+        self,
+        experience: Experience,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        midway: Path | None = None,
     ) -> int:
-        """Learn an experience; `on_step` is called after every step. Returns the number of steps."""
+        """Learn an experience; `on_step` is called after every step. Returns the number of steps.
+
+        midway: what `save_midway` wrote in this experience; the learner must be as it was before it.
+        """
         self.class_names = experience.names
         for hooks in self.hooks:
             hooks.logged.clear()
         for hooks in self.hooks:
             hooks.before_experience(experience)
         self.to_device()
-        self.trained_numbers = self._count_trainable()
-        steps = 0
-        if not self.strategy.gradient_free:
-            data = self.strategy.training_data(experience)
-            steps = count_steps(len(data), self.config)
-            for hooks in self.hooks:
-                hooks.before_training(steps)
-            train(
-                self.fabric,
-                self.model,
-                self.strategy,
-                self.plugins,
-                experience.index,
-                self.config,
-                lambda order: self.training_batches(data, order),
-                steps,
-                self.seed,
-                on_step,
-            )
+        trained = self._trained()
+        self.trained_numbers = sum(p.numel() for p in trained)
+        self.model.set_trained({id(p) for p in trained})
+        steps = 0 if self.strategy.gradient_free else self._train(experience, on_step, midway)
         self.model.eval()
         for hooks in self.hooks:
             hooks.logged.clear()
             hooks.after_experience(experience)
         self.to_device()
+        self.model.weights_changed()
         return steps
+
+    def _train(
+        self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None
+    ) -> int:
+        data = self.strategy.training_data(experience)
+        steps = count_steps(len(data), self.config)
+        for hooks in self.hooks:
+            hooks.before_training(steps)
+        if midway is not None:
+            tensors, values = (
+                load_tensors(midway / "training.safetensors"),
+                load_json(midway / "training.json"),
+            )
+            snapshot.put(self.state, tensors, values["state"])
+        training = Training(
+            self.fabric,
+            self.model,
+            self.strategy,
+            self.plugins,
+            experience.index,
+            self.config,
+            steps,
+            self.seed,
+        )
+        if midway is not None:
+            training.load(tensors, values["training"])
+        self.training = training
+        training.run(lambda order: self.training_batches(data, order), on_step)
+        self.training = None
+        return steps
+
+    def save_midway(self, folder: Path) -> None:
+        """Between two steps of `learn`: write what is needed to go on with the next step."""
+        assert self.training is not None, "only while an experience is learnt"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors, values = snapshot.take(self.state)
+        more, progress = self.training.state()
+        save_tensors({**tensors, **more}, folder / "training.safetensors")
+        save_json({"state": values, "training": progress}, folder / "training.json")
+        seal(folder)
+
+    @property
+    def seen(self) -> int:
+        """How many classes have been seen."""
+        return len(self.class_names)
 
     @property
     def logged(self) -> dict[str, Tensor]:
         """The numbers that the methods reported last."""
         return {name: value for hooks in self.hooks for name, value in hooks.logged.items()}
 
-    def training_batches(self, data: ArrayDataset, order: Generator) -> Iterator[Batch]:
-        """One shuffled, augmented pass over training data."""
+    def training_batches(self, data: ArrayDataset, order: Order) -> Iterator[Batch]:
+        """What is left of one shuffled, augmented pass over training data."""
         return batches(
             data,
             self.model.transform,
             self.config.batch_size,
             self.fabric.device,
-            shuffle=order,
+            order=order,
             augmentation=self.augmentation,
         )
 
-    @torch.inference_mode()
     def logits(self, data: ArrayDataset, task: int | None = None) -> Tensor:
         """Logits over the classes seen, len(data) × classes, float32 on the CPU."""
+        parts = [logits for _, logits in self.answers(data, task)]
+        return torch.cat(parts) if parts else torch.empty(0, 0)
+
+    @torch.inference_mode()
+    def answers(
+        self, data: ArrayDataset | Union, task: int | None = None
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch of `data` with its logits over the classes seen, B × classes, float32 on the CPU."""
         self.model.eval()
         self.strategy.eval()
         size, device = self.config.evaluation_batch_size, self.fabric.device
-        parts = []
         for batch in batches(data, self.model.transform, size, device):
             with self.fabric.autocast():
-                parts.append(self.strategy.predict(batch.images, task).float().cpu())
-        return torch.cat(parts) if parts else torch.empty(0, 0)
+                yield batch, self.strategy.predict(batch.images, task).float().cpu()
+        if self.model.cache is not None:
+            self.model.cache.flush()
 
     def predict(self, images: Array) -> Array:
         """The class of each image (uint8 N × H × W × C), as an int64 array of N."""
@@ -164,6 +223,7 @@ class Learner:
             "pretrained": self.model.pretrained,
         }
         save_json(content, folder / "learner.json")
+        seal(folder)
 
     @classmethod
     def load(cls, folder: Path, trust: Sequence[str] = ()) -> Learner:
@@ -172,6 +232,7 @@ class Learner:
         A strategy from a package other than ours is imported only if the package is in `trust`.
         Raises WeightsError when a file is missing or damaged.
         """
+        check_seal(folder)
         content = load_json(folder / "learner.json")
         recipe = OmegaConf.create(content["recipe"])
         for node in (recipe.strategy, *recipe.plugin.values()):
@@ -199,13 +260,16 @@ class Learner:
 
         Counted when that experience began: a method may have merged its adapters since.
         """
-        return self._count_trainable() if self.trained_numbers is None else self.trained_numbers
+        if self.trained_numbers is None:
+            return sum(p.numel() for p in self._trained())
+        return self.trained_numbers
 
-    def _count_trainable(self) -> int:
+    def _trained(self) -> list[nn.Parameter]:
+        """What the optimiser trains, each once."""
         if self.strategy.gradient_free:
-            return 0
-        unique = {id(p): p.numel() for g in self.strategy.parameter_groups() for p in g["params"]}
-        return sum(unique.values())
+            return []
+        groups = self.strategy.parameter_groups()
+        return list({id(p): p for group in groups for p in group["params"]}.values())
 
     @property
     def stored_numbers(self) -> int:
@@ -216,3 +280,11 @@ class Learner:
 def count(module: nn.Module) -> int:
     """Numbers in all parameters and buffers of a module."""
     return sum(tensor.numel() for tensor in module.state_dict().values())
+
+
+def create_cache(config: CacheConfig) -> FeatureCache | None:
+    """The feature cache that the configuration describes."""
+    if not config.memory_gb:
+        return None
+    folder = None if config.dir is None else Path(config.dir)
+    return FeatureCache(config.memory_gb * 1e9, folder, config.dir_gb * 1e9)

@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cl.config import TrainerConfig
-from cl.data import Batch
+from cl.data import Batch, Order
 from cl.errors import ConfigurationError, DivergenceError
 from cl.random import derive_seed, generator
 from cl.strategy import Hooks, ParameterGroup, Plugin, Strategy
@@ -66,42 +66,101 @@ def create_fabric(config: TrainerConfig) -> Fabric:
         ) from None
 
 
-def train(
-    fabric: Fabric,
-    model: nn.Module,
-    strategy: Strategy,
-    plugins: Sequence[Plugin],
-    experience: int,
-    config: TrainerConfig,
-    data: Callable[[torch.Generator], Iterator[Batch]],
-    steps: int,
-    seed: int,
-    on_step: Callable[[Progress], None],
-) -> None:
-    """Optimise over `config.epochs` passes of `data`, calling the hooks of each step in order.
+class Training:
+    """The optimisation of one experience; it can say where it is and go on from there.
 
-    data: a shuffled pass, given the generator of its order. steps: of all passes together.
+    steps: of all passes together.
     """
-    torch.manual_seed(derive_seed(seed, "training", experience))  # dropout
-    hooks: list[Hooks] = [strategy, *plugins]
-    optimizer = create_optimizer(strategy.parameter_groups(), config)
-    objective, wrapped = fabric.setup(Objective(model, strategy, plugins), optimizer)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(config.schedule, step, steps))
-    order = generator(seed, "order", experience)
-    model.train()
-    step = images = 0
-    for _ in range(config.epochs):
-        for batch in data(order):
-            lr = float(schedule.get_last_lr()[0])
-            loss = take_step(fabric, objective, wrapped, hooks, batch)
-            schedule.step()
-            step, images = step + 1, images + len(batch.labels)
-            if fabric.device.type == "cpu" or step % CHECK_STEPS == 0 or step == steps:
-                check_finite(loss, model, step, lr)
-            on_step(Progress(experience, step, steps, images, lr, loss))
-    model.eval()
-    for hook in hooks:
-        hook.after_training()
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        strategy: Strategy,
+        plugins: Sequence[Plugin],
+        experience: int,
+        config: TrainerConfig,
+        steps: int,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(derive_seed(seed, "training", experience))  # dropout
+        self.fabric, self.model, self.config = fabric, model, config
+        self.hooks: list[Hooks] = [strategy, *plugins]
+        self.experience, self.steps = experience, steps
+        optimizer = create_optimizer(strategy.parameter_groups(), config)
+        self.objective, self.optimizer = fabric.setup(
+            Objective(model, strategy, plugins), optimizer
+        )
+        self.schedule = LambdaLR(
+            optimizer, lambda step: learning_rate_factor(config.schedule, step, steps)
+        )
+        self.order = Order(generator(seed, "order", experience))
+        self.epoch = self.step = self.images = 0
+
+    def run(
+        self, data: Callable[[Order], Iterator[Batch]], on_step: Callable[[Progress], None]
+    ) -> None:
+        """Take what is left of the steps, calling the hooks of each in order.
+
+        data: what is left of a shuffled pass, given its order. There are `config.epochs` passes.
+        """
+        self.model.train()
+        while self.epoch < self.config.epochs:
+            for batch in data(self.order):
+                on_step(self._take(batch))
+            self.epoch += 1
+        self.model.eval()
+        for hook in self.hooks:
+            hook.after_training()
+
+    def _take(self, batch: Batch) -> Progress:
+        lr = float(self.schedule.get_last_lr()[0])
+        loss = take_step(self.fabric, self.objective, self.optimizer, self.hooks, batch)
+        self.schedule.step()
+        self.step, self.images = self.step + 1, self.images + len(batch.labels)
+        on_cpu = self.fabric.device.type == "cpu"
+        if on_cpu or self.step % CHECK_STEPS == 0 or self.step == self.steps:
+            check_finite(loss, self.model, self.step, lr)
+        return Progress(self.experience, self.step, self.steps, self.images, lr, loss)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Where it is: tensors, and values for JSON. The model's and the methods' state is not in it."""
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"order.{name}": value for name, value in self.order.state().items()}
+        tensors["random"] = torch.get_rng_state()
+        if self.fabric.device.type == "cuda":
+            tensors["random_cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        for index, own in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in own.items()}
+        groups = [
+            {k: v for k, v in group.items() if k != "params"} for group in optimizer["param_groups"]
+        ]
+        schedule = {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"}
+        counters = {"epoch": self.epoch, "step": self.step, "images": self.images}
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        scale = None if scaler is None else scaler.state_dict()
+        return tensors, {**counters, "groups": groups, "schedule": schedule, "scaler": scale}
+
+    def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self.epoch, self.step, self.images = values["epoch"], values["step"], values["images"]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                index, _, key = rest.partition(".")
+                state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        merged = [{**old, **new} for old, new in zip(groups, values["groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": merged})
+        no_lambdas = {"lr_lambdas": [None] * len(groups)}  # ours are there already
+        self.schedule.load_state_dict({**values["schedule"], **no_lambdas})
+        self.order.load({n: tensors[f"order.{n}"] for n in ("begun", "now", "batch")})
+        torch.set_rng_state(tensors["random"])
+        if self.fabric.device.type == "cuda" and "random_cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random_cuda"], self.fabric.device)
+        if values["scaler"] is not None:
+            self.fabric._precision.scaler.load_state_dict(values["scaler"])  # type: ignore[attr-defined]
 
 
 def take_step(
@@ -144,13 +203,8 @@ def count_steps(images: int, config: TrainerConfig) -> int:
 def create_optimizer(groups: Sequence[ParameterGroup], config: TrainerConfig) -> Optimizer:
     """The optimiser over the strategy's parameter groups; a group's own settings win."""
     shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    groups = [
-        {
-            "lr": config.lr * group.get("lr_factor", 1.0),
-            **group,
-        }  # a copy: torch.optim writes into it
-        for group in groups
-    ]
+    # Copies: torch.optim writes into them.
+    groups = [{"lr": config.lr * group.get("lr_factor", 1.0), **group} for group in groups]
     if config.optimizer == "sgd":
         return SGD(groups, momentum=config.momentum, **shared)
     return (Adam if config.optimizer == "adam" else AdamW)(groups, **shared)

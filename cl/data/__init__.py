@@ -1,7 +1,7 @@
 """Array data sets, batches, transforms and augmentation."""
 
-from cl.data.arrays import ArrayDataset, class_counts
-from cl.data.loading import Batch, batches, index_batches
+from cl.data.arrays import ArrayDataset, Union, class_counts
+from cl.data.loading import Batch, Order, batches, index_batches
 from cl.data.memory import Memory, Sample
 from cl.data.transforms import AUGMENTATIONS, Transform, augment
 
@@ -10,8 +10,10 @@ __all__ = [
     "ArrayDataset",
     "Batch",
     "Memory",
+    "Order",
     "Sample",
     "Transform",
+    "Union",
     "augment",
     "batches",
     "class_counts",

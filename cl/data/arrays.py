@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,48 @@ class ArrayDataset:
         """A batch: images uint8 B × H × W × C, labels int64 B."""
         rows = self.rows[positions]
         return np.asarray(self.images[rows]), np.asarray(self.labels[rows])
+
+    def labels_at(self, positions: Array) -> Array:
+        """The labels of a batch, int64 B; no image is read."""
+        return np.asarray(self.labels[self.rows[positions]])
+
+    def origins(self, positions: Array) -> list[tuple[Array, Array]]:
+        """Where the images of a batch are from: arrays of images, and rows in each, in the batch's order."""
+        return [(self.images, self.rows[positions])]
+
+
+class Union:
+    """Several data sets, with images of one size, one after the other; nothing is copied."""
+
+    def __init__(self, parts: Sequence[ArrayDataset]) -> None:
+        self.parts = list(parts)
+        self.ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def part_of(self, positions: Array) -> Array:
+        """Which part each position lies in, int64 B."""
+        return np.searchsorted(self.ends, positions, side="right")
+
+    def take(self, positions: Array) -> tuple[Array, Array]:
+        """As `ArrayDataset.take`; positions must ascend."""
+        images, labels = zip(*(part.take(own) for part, own in self._cut(positions)), strict=True)
+        return np.concatenate(images), np.concatenate(labels)
+
+    def labels_at(self, positions: Array) -> Array:
+        """As `ArrayDataset.labels_at`; positions must ascend."""
+        return np.concatenate([part.labels_at(own) for part, own in self._cut(positions)])
+
+    def origins(self, positions: Array) -> list[tuple[Array, Array]]:
+        """As `ArrayDataset.origins`; positions must ascend."""
+        return [origin for part, own in self._cut(positions) for origin in part.origins(own)]
+
+    def _cut(self, positions: Array) -> Iterator[tuple[ArrayDataset, Array]]:
+        which = self.part_of(positions)
+        for index in np.unique(which):
+            part = self.parts[index]
+            yield part, positions[which == index] - (self.ends[index] - len(part))
 
 
 def class_counts(labels: Array, classes: int) -> Array:

@@ -3,21 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.utils._pytree import tree_map
 
-from cl.data.arrays import Array, ArrayDataset
+from cl.data.arrays import Array, ArrayDataset, Union
 from cl.data.transforms import Transform, augment
+
+
+class Images:
+    """The images of a batch, read and transformed only when somebody looks at them.
+
+    Stands for the tensor float32 B × 3 × S × S in every torch function. A frozen backbone whose features are
+    known never looks (`cl.data.cache`).
+    """
+
+    def __init__(
+        self,
+        data: ArrayDataset | Union,
+        positions: Array,
+        transform: Transform,
+        device: torch.device,
+    ) -> None:
+        self.data, self.positions, self.transform, self.on = data, positions, transform, device
+
+    @cached_property
+    def pixels(self) -> Array:
+        """uint8 B × H × W × C."""
+        return self.data.take(self.positions)[0]
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """The images as the backbone takes them."""
+        return self.part(np.arange(len(self)))
+
+    def part(self, which: Array) -> Tensor:
+        """Some of the images as the backbone takes them."""
+        pixels = torch.from_numpy(self.pixels[which]).to(self.on, non_blocking=True)
+        return self.transform(pixels)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return self.tensor[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tensor, name)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map(as_tensor, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+
+def as_tensor(images: Any) -> Any:
+    """The tensor that `Images` stand for; anything else as it is."""
+    return images.tensor if isinstance(images, Images) else images
 
 
 class Batch(NamedTuple):
     """One step's data.
 
-    images: float32 B × 3 × S × S and labels: int64 B, on the device. positions: int64 B, where in the
-    data set they are from.
+    images: float32 B × 3 × S × S (or `Images`, which stand for it) and labels: int64 B, on the device.
+    positions: int64 B, where in the data set they are from.
     """
 
     images: Tensor
@@ -25,27 +80,63 @@ class Batch(NamedTuple):
     positions: Array
 
 
-def index_batches(count: int, batch_size: int, generator: Generator | None) -> Iterator[Array]:
-    """Positions 0 … count − 1 in batches; shuffled if there is a generator."""
-    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    for chunk in torch.split(order, batch_size):
-        yield chunk.numpy()
+class Order:
+    """The random order of the passes over a data set, and of the augmentation, drawn from one generator.
+
+    It can say where it is in a pass, and go on from there in another process.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        self.batch = 0  # of the present pass: how many were given out
+        self.begun = generator.get_state()  # of the generator when the present pass began
+
+    def batches(self, count: int, batch_size: int) -> Iterator[Array]:
+        """What is left of the present pass over `count` images, as positions."""
+        now = self.generator.get_state()
+        self.generator.set_state(self.begun)
+        chunks = torch.split(torch.randperm(count, generator=self.generator), batch_size)
+        if self.batch:
+            self.generator.set_state(now)
+        for chunk in chunks[self.batch :]:
+            self.batch += 1
+            yield chunk.numpy()
+        self.batch, self.begun = 0, self.generator.get_state()
+
+    def state(self) -> dict[str, Tensor]:
+        """Where it is."""
+        now = self.generator.get_state()
+        return {"begun": self.begun, "now": now, "batch": torch.tensor(self.batch)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go to where `state` was taken."""
+        self.begun, self.batch = state["begun"], int(state["batch"])
+        self.generator.set_state(state["now"])
+
+
+def index_batches(count: int, batch_size: int) -> Iterator[Array]:
+    """Positions 0 … count − 1 in batches, in this order."""
+    for start in range(0, count, batch_size):
+        yield np.arange(start, min(start + batch_size, count))
 
 
 def batches(
-    data: ArrayDataset,
+    data: ArrayDataset | Union,
     transform: Transform,
     batch_size: int,
     device: torch.device,
     *,
-    shuffle: Generator | None = None,
+    order: Order | None = None,
     augmentation: str = "none",
 ) -> Iterator[Batch]:
-    """One pass over `data`. `shuffle` gives the order and the augmentation; without it, as stored."""
-    for positions in index_batches(len(data), batch_size, shuffle):
-        images, labels = data.take(positions)
-        pixels = torch.from_numpy(images).to(device, non_blocking=True)
-        if shuffle is not None:
-            pixels = augment(pixels, augmentation, shuffle)
+    """One pass over `data`, as stored; or, with an `order`, shuffled and augmented (what is left of it)."""
+    walk = index_batches if order is None else order.batches
+    for positions in walk(len(data), batch_size):
+        labels = data.labels_at(positions)
+        if order is None or augmentation == "none":
+            images = cast(Tensor, Images(data, positions, transform, device))
+        else:
+            pixels = torch.from_numpy(data.take(positions)[0]).to(device, non_blocking=True)
+            images = transform(augment(pixels, augmentation, order.generator))
         targets = torch.from_numpy(labels.astype(np.int64)).to(device, non_blocking=True)
-        yield Batch(transform(pixels), targets, positions)
+        yield Batch(images, targets, positions)

@@ -14,7 +14,8 @@ from cl.stream import Stream
 class RunInfo:
     """What is known when a run starts, or goes on.
 
-    config: resolved, as plain containers. trainable_steps: of the whole run.
+    config: resolved, as plain containers. trainable_steps: of the whole run. experiences_done, steps_done:
+    by an earlier process, if the run goes on.
     """
 
     folder: Path
@@ -23,6 +24,8 @@ class RunInfo:
     pretrained: str
     stream: Stream
     trainable_steps: int
+    experiences_done: int = 0
+    steps_done: int = 0
 
     @property
     def experiences(self) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
-from cl.checkpoint import save_json
+from cl.checkpoint import replace_text, save_json
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.report.page import write_report
 
@@ -22,7 +24,10 @@ class FileLogger(Logger):
 
     def start(self, run: RunInfo) -> None:
         self.folder, self.stream = run.folder, run.stream
-        self.metrics: TextIO = (run.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        file = run.folder / "metrics.jsonl"
+        if file.exists():  # what came after the checkpoint is going to happen again
+            replace_text(file, "".join(f"{line}\n" for line in _until(file, run)))
+        self.metrics: TextIO = file.open("a", encoding="utf-8")
 
     def step(self, values: dict[str, float]) -> None:
         self._write({"event": "step", **values})
@@ -58,3 +63,17 @@ class FileLogger(Logger):
     def _write(self, event: dict[str, Any]) -> None:
         self.metrics.write(json.dumps(event) + "\n")
         self.metrics.flush()
+
+
+def _until(file: Path, run: RunInfo) -> Iterator[str]:
+    """The lines of the events that lie before the point from which the run goes on."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return  # the line that was being written when the process was killed
+        if event["event"] == "step" and event["total_steps"] > run.steps_done:
+            return
+        if event["event"] == "experience" and event["experience"] >= run.experiences_done:
+            return
+        yield line

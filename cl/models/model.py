@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
 from torch import Tensor, nn
 
+from cl.data.cache import FeatureCache
+from cl.data.loading import Images, as_tensor
 from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
+from cl.models.frozen import Fingerprint, frozen_prefix, run_prefix, run_rest
 from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
 
 Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
@@ -14,18 +20,55 @@ Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
 class Model(nn.Module):
     """`backbone` turns images into features, `head` turns features into logits.
 
-    Strategies may replace the head or inject adapters into the backbone.
+    Strategies may replace the head or inject adapters into the backbone. What is frozen of the backbone is
+    computed once for each image, if there is a `cache`.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, cache: FeatureCache | None = None) -> None:
         super().__init__()
         self.backbone = backbone.module
         self.head: Head = LinearHead(backbone.features)
         self.transform: Transform = backbone.transform
         self.features: int = backbone.features
         self.pretrained: str = backbone.pretrained
+        self.cache = cache
+        self.fingerprint = Fingerprint()
+        self.trained: set[int] | None = None
+
+    def set_trained(self, trained: set[int]) -> None:
+        """Tell which parameters, by id, are trained from now on; all others may be taken for frozen."""
+        self.trained = trained
+        self.weights_changed()
+
+    def weights_changed(self) -> None:
+        """Something may have been written to the weights."""
+        self.fingerprint.forget()
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 B × 3 × S × S to logits over the classes seen, B × classes."""
-        logits: Tensor = self.head(self.backbone(images))
+        logits: Tensor = self.head(self.encode(images))
         return logits
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float32 B × 3 × S × S (or `cl.data.loading.Images`) to the backbone's features, B × features."""
+        if not isinstance(images, Images) or self.cache is None or self.trained is None:
+            return self._whole(as_tensor(images))
+        prefix = frozen_prefix(self.backbone, self.trained)
+        if prefix is None:
+            return self._whole(images.tensor)
+        tokens = self.cache.features(
+            self._key(prefix, images.on),
+            images,
+            lambda part: run_prefix(self.backbone, prefix, part),
+        )
+        return run_rest(self.backbone, prefix, tokens)
+
+    def _whole(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images)
+        return features
+
+    def _key(self, prefix: list[nn.Module], device: torch.device) -> str:
+        """Everything but the image that features depend on."""
+        cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+        weights = self.fingerprint.of(self.backbone, prefix)
+        return hashlib.sha256(f"{weights} {self.transform} {cast}".encode()).hexdigest()[:32]

@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from cl.checkpoint import seal
 from cl.errors import ConfigurationError, WeightsError
 from cl.learner import Learner
 from cl.models import nano
@@ -55,6 +56,7 @@ def test_opening_runs_no_code_of_strangers(compose: Compose, tmp_path: Path) -> 
     content["recipe"]["strategy"]["_target_"] = "os.system"
     content["recipe"]["strategy"]["command"] = f"touch {tmp_path}/broken"
     file.write_text(json.dumps(content))
+    seal(tmp_path)
     with pytest.raises(ConfigurationError, match=r"trust=\[os\]"):
         Learner.load(tmp_path)
     assert not (tmp_path / "broken").exists()
@@ -64,6 +66,16 @@ def test_a_learner_without_its_tensors_is_an_error(compose: Compose, tmp_path: P
     taught(compose, "strategy=naive").save(tmp_path)
     (tmp_path / "state.safetensors").unlink()
     with pytest.raises(WeightsError, match="is missing"):
+        Learner.load(tmp_path)
+
+
+def test_one_wrong_bit_is_noticed(compose: Compose, tmp_path: Path) -> None:
+    taught(compose, "strategy=naive").save(tmp_path)
+    file = tmp_path / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="checksum"):
         Learner.load(tmp_path)
 
 

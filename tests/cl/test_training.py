@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cl.config import TrainerConfig
+from cl.data import Order
 from cl.errors import DivergenceError
 from cl.learner import Learner
 from cl.training import count_steps, create_optimizer, learning_rate_factor
@@ -40,7 +41,7 @@ def test_the_loop_is_the_one_that_one_would_write(compose: Compose) -> None:
     from cl.random import generator
 
     order, steps, step = (
-        generator(0, "order", 0),
+        Order(generator(0, "order", 0)),
         count_steps(len(experience.train), twin.config),
         0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from cl.experiment import Experiment
 from cl.instantiate import locate
 from cl.learner import Learner
 from cl.loggers import ExperienceResult, Logger
+from cl.stopping import StoppedError
 from cl.strategy import Hooks, Plugin, Strategy
 from cl.stream import Experience, Stream
+from cl.training import Progress
 from tests.conftest import Compose, toy_stream
 
 FOLDER = Path(configs.__file__).parent
@@ -73,9 +76,11 @@ def test_another_seed_gives_another_result_unless_nothing_is_random(
         assert not torch.equal(first.logits(data), second.logits(data))
 
 
-class StopAfterFirst(Logger):
+class StopInSecond(Logger):
+    """Ends the run when the second experience is learnt, before there is a checkpoint of it."""
+
     def experience(self, result: ExperienceResult) -> None:
-        if result.index == 0:
+        if result.index == 1:
             raise KeyboardInterrupt
 
 
@@ -84,10 +89,44 @@ def test_killed_and_resumed_gives_the_same_matrix(compose: Compose, strategy: st
     cfg = compose(f"strategy={strategy}")
     whole = Experiment(cfg, loggers=[])
     whole.run()
-    stopped = Experiment(cfg, loggers=[StopAfterFirst()])
+    stopped = Experiment(cfg, loggers=[StopInSecond()])
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     resumed = Experiment.resume(stopped.folder, loggers=[], trust=["tests"])
+    assert resumed.matrix.rows == 1
+    resumed.run()
+    assert resumed.matrix == whole.matrix
+    assert_same(snapshot(resumed.learner.state), snapshot(whole.learner.state))
+
+
+def stop_after(experiment: Experiment, index: int, step: int) -> None:
+    """Let the run get the signal to terminate when it has taken this step of this experience."""
+    checkpoint = experiment._checkpoint_midway
+
+    def signalled(progress: Progress) -> None:
+        if (progress.experience, progress.step) == (index, step):
+            experiment.stop.number = signal.SIGTERM
+        checkpoint(progress)
+
+    experiment._checkpoint_midway = signalled  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("plugin", ["", *PLUGINS])
+@every_strategy
+def test_stopped_in_the_middle_and_resumed_gives_the_same_bits(
+    compose: Compose, strategy: str, plugin: str
+) -> None:
+    cfg = compose(f"strategy={strategy}", f"plugin=[{plugin}]", "trainer.schedule=cosine")
+    whole = Experiment(cfg, loggers=[])
+    whole.run()
+    stopped = Experiment(cfg, loggers=[])
+    stop_after(stopped, index=1, step=4)  # the first of the second epoch
+    if stopped.learner.strategy.gradient_free or whole.learner.strategy.gradient_free:
+        return  # there is no step to stop after
+    with pytest.raises(StoppedError, match="resume="):
+        stopped.run()
+    resumed = Experiment.resume(stopped.folder, loggers=[], trust=["tests"])
+    assert resumed.midway is not None
     assert resumed.matrix.rows == 1
     resumed.run()
     assert resumed.matrix == whole.matrix

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl.data import ArrayDataset, Transform, batches, index_batches
+from cl.data import ArrayDataset, Order, Transform, batches, index_batches
 from cl.data.arrays import load_array
 from cl.errors import DataError
 from tests.conftest import toy_images
@@ -59,8 +59,8 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_batches_cover_everything_once() -> None:
-    assert [list(b) for b in index_batches(5, 2, None)] == [[0, 1], [2, 3], [4]]
-    shuffled = list(index_batches(50, 8, torch.Generator().manual_seed(0)))
+    assert [list(b) for b in index_batches(5, 2)] == [[0, 1], [2, 3], [4]]
+    shuffled = list(Order(torch.Generator().manual_seed(0)).batches(50, 8))
     order = np.concatenate(shuffled)
     assert sorted(order) == list(range(50))
     assert list(order) != list(range(50))

@@ -1,0 +1,218 @@
+"""Features of a frozen backbone, kept by the content of the image, in memory and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cl.data.arrays import Array
+from cl.data.loading import Images
+
+DIGEST_BYTES = 16
+
+KEPT_TABLES = 2
+"""For how many keys features are kept in memory: when weights have changed, old features are of no use."""
+
+
+class FeatureCache:
+    """What a frozen network gave for an image is not computed again, whatever data set the image is in.
+
+    An entry's key is the hash of the image's uint8 pixels, beside `key`, which the caller makes from all
+    else that the features depend on. memory_bytes: what the features may take in memory; when it is full,
+    nothing is added. folder: where they are kept for later runs as well, None for nowhere; several
+    processes may share it. folder_bytes: when the folder is larger, its oldest files are deleted.
+
+    computed, reused: how many images' features were computed, and how many were known.
+    """
+
+    def __init__(
+        self, memory_bytes: float, folder: Path | None = None, folder_bytes: float = 0
+    ) -> None:
+        self.memory_bytes, self.folder, self.folder_bytes = memory_bytes, folder, folder_bytes
+        self.tables: dict[str, Table] = {}
+        self.digests = Digests()
+        self.computed = self.reused = 0
+
+    def __deepcopy__(self, memo: Any) -> FeatureCache:
+        return self  # a copy of a model has the same features
+
+    def features(self, key: str, images: Images, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute(images)`, B × …, with each row computed once for this key."""
+        table = self._table(key)
+        digests = self.digests.of(images)
+        slots = np.array([table.slots.get(digest, -1) for digest in digests])
+        missing = np.flatnonzero(slots < 0)
+        self.computed += len(missing)
+        self.reused += len(slots) - len(missing)
+        if not len(missing):
+            return table.rows(slots)
+        if len(missing) == len(slots):
+            computed = compute(images.tensor)
+        else:
+            # Never a batch of one out of a larger one: some kernels round it in another way.
+            which = missing if len(missing) > 1 else np.repeat(missing, 2)
+            computed = compute(images.part(which))[: len(missing)]
+        table.add([digests[i] for i in missing], computed, self.memory_bytes - self.memory)
+        if len(missing) == len(slots):
+            return computed
+        result = computed.new_empty(len(slots), *computed.shape[1:])
+        result[torch.from_numpy(missing)] = computed
+        known = np.flatnonzero(slots >= 0)
+        result[torch.from_numpy(known)] = table.rows(slots[known])
+        return result
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the features take in memory."""
+        return sum(table.size for table in self.tables.values())
+
+    def flush(self) -> None:
+        """Write what is new to the folder, and delete the oldest files if it has become too large."""
+        if self.folder is None:
+            return
+        for key, table in self.tables.items():
+            table.write(self.folder / key)
+        shrink(self.folder, self.folder_bytes)
+
+    def _table(self, key: str) -> Table:
+        if key not in self.tables:
+            self.flush()
+            for old in list(self.tables)[: 1 - KEPT_TABLES]:
+                del self.tables[old]
+            self.tables[key] = Table()
+            if self.folder is not None:
+                self.tables[key].read(self.folder / key, self.memory_bytes - self.memory)
+        return self.tables[key]
+
+
+class Table:
+    """Features by digest; rows are appended."""
+
+    def __init__(self) -> None:
+        self.slots: dict[bytes, int] = {}
+        self.store = torch.empty(0)
+        self.written = 0
+
+    @property
+    def size(self) -> int:
+        """What the features take."""
+        return len(self.slots) * self.store[:1].nbytes
+
+    def rows(self, slots: Array) -> Tensor:
+        """The features in these slots."""
+        return self.store[torch.from_numpy(slots).to(self.store.device)]
+
+    def add(self, digests: list[bytes], features: Tensor, room: float) -> None:
+        """Keep the features if they fit into so many bytes; a digest may come twice."""
+        new = {digest: i for i, digest in enumerate(digests) if digest not in self.slots}
+        if features[: len(new)].nbytes > room:
+            return
+        count = len(self.slots)
+        # Rows that were made under inference mode could not be written to later.
+        with torch.inference_mode(False), torch.no_grad():
+            self._reserve(count + len(new), features)
+            self.store[count : count + len(new)] = features[list(new.values())]
+        self.slots |= {digest: count + i for i, digest in enumerate(new)}
+
+    def write(self, folder: Path) -> None:
+        """What was added since the last time, as one file under a name of its own."""
+        digests = list(self.slots)[self.written :]
+        if not digests:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8),
+            "features": self.store[self.written : len(self.slots)].cpu().contiguous(),
+        }
+        name = uuid.uuid4().hex
+        save_file(content, folder / f"{name}.partial")
+        os.replace(folder / f"{name}.partial", folder / f"{name}.safetensors")  # noqa: PTH105
+        self.written = len(self.slots)
+
+    def read(self, folder: Path, room: float) -> None:
+        """All that any process has written into `folder`; a damaged file is left out."""
+        for file in sorted(folder.glob("*.safetensors")):
+            try:
+                content = load_file(file)
+                digests, features = content["digests"], content["features"]
+            except (SafetensorError, OSError, KeyError):
+                continue  # damaged, or deleted by another process
+            joined = digests.numpy().tobytes()
+            pieces = range(0, len(joined), DIGEST_BYTES)
+            names = [joined[start : start + DIGEST_BYTES] for start in pieces]
+            if len(names) == len(features):
+                self.add(names, features, room - self.size)
+        self.written = len(self.slots)
+
+    def _reserve(self, count: int, like: Tensor) -> None:
+        if count > len(self.store):
+            larger = like.new_empty(max(count, 2 * len(self.store)), *like.shape[1:])
+            if self.slots:
+                larger[: len(self.slots)] = self.store[: len(self.slots)]
+            self.store = larger
+
+
+class Digests:
+    """The hashes of images, each taken once for as long as its array lives."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Array, Array]] = {}
+
+    def of(self, images: Images) -> list[bytes]:
+        """One hash per image of the batch."""
+        places = images.data.origins(images.positions)
+        found: list[bytes] = []
+        for array, rows in places:
+            values, have = self._of_array(array)
+            lacking = np.flatnonzero(~have[rows])
+            if len(lacking):
+                start = len(found)
+                for i in lacking:
+                    values[rows[i]] = digest(images.pixels[start + i])
+                have[rows] = True
+            found += values[rows].tolist()
+        return found
+
+    def _of_array(self, array: Array) -> tuple[Array, Array]:
+        if id(array) not in self.known:
+            values = np.zeros(len(array), dtype=f"V{DIGEST_BYTES}")
+            self.known[id(array)] = (values, np.zeros(len(array), dtype=bool))
+            weakref.finalize(array, self.known.pop, id(array), None)
+        return self.known[id(array)]
+
+
+def digest(pixels: Array) -> bytes:
+    """The hash of one image, uint8 H × W × C."""
+    found = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.digest()
+
+
+def shrink(folder: Path, limit: float) -> None:
+    """Delete the oldest files in and below `folder` until they take `limit` bytes at most."""
+    files = sorted(_sizes(folder), reverse=True)  # the newest first
+    total = 0
+    for _, size, file in files:
+        total += size
+        if total > limit:
+            file.unlink(missing_ok=True)  # another process may have been faster
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    for file in folder.glob("*/*.safetensors"):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            continue
+        yield status.st_mtime, status.st_size, file
