@@ -1,12 +1,19 @@
 """Fill a table of results run by run, and go on where it stopped.
 
+    CL_DATA_DIR=… CL_WEIGHTS_DIR=… python benchmarks/results.py cifar100_nano
+    CL_DATA_DIR=… CL_WEIGHTS_DIR=… python benchmarks/results.py cifar100_vit_tiny
+
+fill the two tables of docs/results.md: all strategies on a fixed part of CIFAR-100. With --stream,
+--backbone, --strategies and --seeds a table of any other name can be filled:
+
     python benchmarks/results.py digits --stream stream=split_digits \
         --backbone backbone=vit_tiny backbone.image_size=64 \
         --strategies naive ewc olora simplecil --seeds 0 1 2
 
 Each cell is one run of `run.py` in its own process. Its summary goes into benchmarks/results/<name>.json;
-a cell that is there is not run again, a cell that failed is empty. The table (mean ± standard deviation over
-seeds, ddof = 1) is printed and written to benchmarks/results/<name>.md, with hardware and date.
+a cell that is there is not run again, a cell that failed is empty. After each cell the table (mean ±
+standard deviation over seeds, ddof = 1) is written to benchmarks/results/<name>.md, and docs/results.md
+between its two markers; what stands outside the markers is written by hand and left alone.
 """
 
 from __future__ import annotations
@@ -16,11 +23,19 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "results.md"
+PUBLISHED = ROOT / "benchmarks" / "published.json"
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+LEFT_OUT = ("avalanche", "custom")
+"""Configurations that stand for several methods, or for none."""
+
 KEPT = (
     "seed",
     "average_accuracy",
@@ -37,6 +52,7 @@ KEPT = (
     "versions",
     "git_revision",
 )
+COSTS = ("training_seconds", "evaluation_seconds", "steps")
 COLUMNS = {
     "average_accuracy": "average accuracy",
     "average_incremental_accuracy": "average incremental accuracy",
@@ -47,40 +63,116 @@ COLUMNS = {
 Cell = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Table:
+    """What a cell is run with, besides its strategy and seed, and how the table is introduced."""
+
+    stream: tuple[str, ...]
+    backbone: tuple[str, ...]
+    seeds: tuple[int, ...]
+    title: str = ""
+    text: str = ""
+
+    @property
+    def overrides(self) -> list[str]:
+        """As the command line takes them."""
+        return [*self.stream, *self.backbone]
+
+
+def part_of_cifar(training: int, test: int) -> tuple[str, ...]:
+    """Ten tasks of the first images of each class; one pass, in batches of 16, on one core."""
+    return (
+        "stream._target_=benchmarks.subset.cifar100",
+        f"stream.training={training}",
+        f"stream.test={test}",
+        "trainer.epochs=1",
+        "trainer.batch_size=16",
+        "trainer.device=cpu",
+    )
+
+
+TABLES = {
+    "cifar100_nano": Table(
+        part_of_cifar(100, 20),
+        ("backbone=nano",),
+        (0, 1, 2),
+        "`nano`, 32 pixels",
+        "The first 100 training and the first 20 test images of each class of CIFAR-100.",
+    ),
+    "cifar100_vit_tiny": Table(
+        part_of_cifar(50, 20),
+        ("backbone=vit_tiny", "backbone.image_size=96"),
+        (0,),
+        "`vit_tiny`, 96 pixels",
+        "The first 50 training and the first 20 test images of each class of CIFAR-100.",
+    ),
+}
+
+
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("name")
-    parser.add_argument(
-        "--stream", nargs="+", required=True, help="overrides that choose the stream"
-    )
-    parser.add_argument("--backbone", nargs="+", required=True, help="overrides for the backbone")
-    parser.add_argument("--strategies", nargs="+", required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    arguments = parser.parse_args()
-    file = ROOT / "benchmarks" / "results" / f"{arguments.name}.json"
-    cells: list[Cell] = json.loads(file.read_text()) if file.exists() else []
-    for seed in arguments.seeds:
-        for strategy in arguments.strategies:
-            key = {
-                "strategy": strategy,
-                "overrides": [*arguments.stream, *arguments.backbone],
-                "seed": seed,
-            }
-            if any(key.items() <= cell.items() for cell in cells):
+    parser.add_argument("name", nargs="?", help=f"{' or '.join(TABLES)}, or a name of your own")
+    parser.add_argument("--stream", nargs="+", help="overrides that choose the stream")
+    parser.add_argument("--backbone", nargs="+", help="overrides for the backbone")
+    parser.add_argument("--strategies", nargs="+", default=strategies())
+    parser.add_argument("--seeds", nargs="+", type=int)
+    given = parser.parse_args()
+    if given.name:
+        known = TABLES.get(given.name) or Table((), (), (0,))
+        table = Table(
+            tuple(given.stream or known.stream),
+            tuple(given.backbone or known.backbone),
+            tuple(given.seeds or known.seeds),
+        )
+        if not (table.stream and table.backbone):
+            parser.error(f"{given.name}: give --stream and --backbone, or take {', '.join(TABLES)}")
+        fill(RESULTS / f"{given.name}.json", table, given.strategies)
+    write_document()
+
+
+def strategies() -> list[str]:
+    """All that have a configuration, the bounds of the table first."""
+    found = {f.stem for f in (ROOT / "configs" / "strategy").glob("*.yaml")} - set(LEFT_OUT)
+    first = [name for name in ("naive", "simplecil") if name in found]
+    return first + sorted(found - set(first))
+
+
+def fill(file: Path, table: Table, names: list[str]) -> None:
+    """Run the cells that are missing, seed by seed, and write each as soon as it is there.
+
+    The file is read again each time: another process may be at work on other seeds.
+    """
+    for seed in table.seeds:
+        for name in names:
+            key = {"strategy": name, "overrides": table.overrides, "seed": seed}
+            if any(key.items() <= cell.items() for cell in load(file)):
                 continue
-            summary = run(strategy, key["overrides"], seed)
+            summary = run(name, table.overrides, seed)
             if summary is not None:
-                cells.append(key | {name: summary[name] for name in KEPT})
-                file.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n")
-    text = markdown(cells)
-    file.with_suffix(".md").write_text(text)
-    print(text)
+                kept = {each: summary[each] for each in (*KEPT, *COSTS) if each in summary}
+                store(file, [*load(file), key | kept])
+                write_document()
+    print(markdown(load(file)))
+
+
+def store(file: Path, cells: list[Cell]) -> None:
+    """Write the cells and their table; an earlier file is replaced when the new one is complete."""
+    beside = file.with_suffix(".partial")
+    beside.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(file)
+    file.with_suffix(".md").write_text(markdown(cells), encoding="utf-8")
+
+
+def load(file: Path) -> list[Cell]:
+    """The cells that a file holds; none if there is no file."""
+    return list(json.loads(file.read_text())) if file.exists() else []
 
 
 def run(strategy: str, overrides: list[str], seed: int) -> Cell | None:
-    """The summary of one run, or None if it failed."""
+    """The summary of one run with its costs, or None if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "run.py"), f"strategy={strategy}", *overrides]
         command += [f"seed={seed}", f"output={folder}", "trainer.checkpoint=false"]
@@ -90,7 +182,19 @@ def run(strategy: str, overrides: list[str], seed: int) -> Cell | None:
             return None
         (summary,) = Path(folder).rglob("summary.json")
         print(f"{strategy}, seed {seed}: done", file=sys.stderr)
-        return dict(json.loads(summary.read_text()))
+        events = [json.loads(line) for line in (summary.parent / "metrics.jsonl").open()]
+        return dict(json.loads(summary.read_text())) | costs(events)
+
+
+def costs(events: list[dict[str, Any]]) -> Cell:
+    """Seconds of training and of evaluation, and steps of the optimiser, of a whole run."""
+    experiences = [event for event in events if event["event"] == "experience"]
+    steps = [int(event["total_steps"]) for event in events if event["event"] == "step"]
+    return {
+        "training_seconds": sum(event["training_seconds"] for event in experiences),
+        "evaluation_seconds": sum(event["evaluation_seconds"] for event in experiences),
+        "steps": max(steps, default=0),
+    }
 
 
 def markdown(cells: list[Cell]) -> str:
@@ -98,11 +202,8 @@ def markdown(cells: list[Cell]) -> str:
     lines: list[str] = []
     for overrides in dict.fromkeys(tuple(cell["overrides"]) for cell in cells):
         mine = [cell for cell in cells if tuple(cell["overrides"]) == overrides]
-        dates = sorted(cell["date"][:10] for cell in mine)
-        hardware = mine[0]["hardware"]
         lines += [
-            f"`{' '.join(overrides)}` · pretrained: {mine[0]['pretrained']} · "
-            f"{hardware['device']} ({hardware['cpu']}, {hardware['threads']} threads) · {dates[-1]}",
+            f"`{' '.join(overrides)}` · {conditions(mine)}",
             "",
             f"| strategy | seeds | {' | '.join(COLUMNS.values())} | seconds |",
             "|---|---|" + "---|" * (len(COLUMNS) + 1),
@@ -117,10 +218,147 @@ def markdown(cells: list[Cell]) -> str:
     return "\n".join(lines)
 
 
+def conditions(cells: list[Cell]) -> str:
+    """What the runs ran on, and when."""
+    hardware = cells[0]["hardware"]
+    dates = sorted(cell["date"][:10] for cell in cells)
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return (
+        f"pretrained: {cells[0]['pretrained']} · "
+        f"{hardware['device']} ({hardware['cpu']}, {hardware['threads']} threads) · {when}"
+    )
+
+
 def spread(values: list[float]) -> str:
     """Mean ± standard deviation (ddof = 1), in per cent."""
     text = f"{100 * mean(values):.1f}"
     return f"{text} ± {100 * stdev(values):.1f}" if len(values) > 1 else text
+
+
+def write_document() -> None:
+    """Bring docs/results.md up to date with the stored cells."""
+    update_document(DOCUMENT, generated(load_tables(), json.loads(PUBLISHED.read_text())))
+
+
+def load_tables() -> dict[str, list[Cell]]:
+    """The cells of the tables of the document, by name."""
+    return {name: load(RESULTS / f"{name}.json") for name in TABLES}
+
+
+def generated(tables: dict[str, list[Cell]], published: dict[str, Any]) -> str:
+    """The part of the document that follows from the stored cells."""
+    lines: list[str] = []
+    for name, cells in tables.items():
+        table = TABLES[name]
+        cells = [cell for cell in cells if cell["overrides"] == table.overrides]
+        lines += [f"## {table.title}", "", f"{table.text} `{' '.join(table.overrides)}`", ""]
+        lines += [conditions(cells) if cells else "No cell has run yet.", ""]
+        lines += [*results_table(cells, published["figures"]), ""]
+    lines += ["## Published figures", "", *published_table(published["figures"]), ""]
+    lines += ["## Order", "", *orders_table(tables, published["orders"]), ""]
+    return "\n".join(lines)
+
+
+def results_table(cells: list[Cell], figures: list[dict[str, Any]]) -> list[str]:
+    """A row per strategy: measured figures, costs, and beside them the published one."""
+    header = ["strategy", "seeds", *COLUMNS.values(), "trainable parameters", "stored numbers"]
+    header += ["training s", "evaluation s", "time per step ÷ naive"]
+    header += ["published: last", "average", "backbone", "protocol"]
+    rows = [header, ["---"] * len(header)]
+    base = step_seconds([cell for cell in cells if cell["strategy"] == "naive"])
+    for name in strategies():
+        runs = [cell for cell in cells if cell["strategy"] == name]
+        figure = closest(name, figures)
+        rows.append([f"`{name}`", *measured(runs, base), *beside(figure)])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def measured(runs: list[Cell], base: float | None) -> list[str]:
+    """The cells of a row; empty ones if nothing has run."""
+    if not runs:
+        return [""] * (len(COLUMNS) + 6)
+    shown = [", ".join(str(cell["seed"]) for cell in runs)]
+    shown += [spread([cell[name] for cell in runs]) for name in COLUMNS]
+    shown += [
+        f"{mean(cell[n] for cell in runs):,.0f}" for n in ("trainable_parameters", "stored_numbers")
+    ]
+    shown += [
+        f"{mean(cell[n] for cell in runs):.0f}" for n in ("training_seconds", "evaluation_seconds")
+    ]
+    own = step_seconds(runs)
+    return [*shown, "–" if own is None else f"{own / base:.2f}" if base else ""]
+
+
+def step_seconds(runs: list[Cell]) -> float | None:
+    """Seconds of training per step, with all that a method does besides; None if it takes no steps."""
+    steps = sum(cell["steps"] for cell in runs)
+    return sum(cell["training_seconds"] for cell in runs) / steps if steps else None
+
+
+def closest(strategy: str, figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """The published figure of a strategy, of ten tasks if there is one; an empty one if there is none."""
+    mine = [figure for figure in figures if figure["strategy"] == strategy]
+    return min(mine, key=lambda figure: "10 tasks" not in figure["protocol"], default={})
+
+
+def beside(figure: dict[str, Any]) -> list[str]:
+    """What is shown of a published figure."""
+    return [
+        number(figure.get("average_accuracy")),
+        number(figure.get("average_incremental_accuracy")),
+        figure.get("backbone", ""),
+        figure.get("protocol", ""),
+    ]
+
+
+def number(value: float | None) -> str:
+    """A percentage as it was published, or nothing."""
+    return "" if value is None else f"{value:g}"
+
+
+def published_table(figures: list[dict[str, Any]]) -> list[str]:
+    """All figures that were found, with their sources."""
+    header = ["strategy", "last", "average", "backbone", "protocol", "source"]
+    rows = [header, ["---"] * len(header)]
+    for figure in figures:
+        rows.append([f"`{figure['strategy']}`", *beside(figure), figure["source"]])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def orders_table(tables: dict[str, list[Cell]], orders: list[dict[str, str]]) -> list[str]:
+    """For each pair whose order is published: whether it is seen here, by average accuracy."""
+    header = ["reported", "source", *(TABLES[name].title for name in tables)]
+    rows = [header, ["---"] * len(header)]
+    for order in orders:
+        pair = (order["lower"], order["higher"])
+        seen = [compared(cells, *pair) for cells in tables.values()]
+        rows.append([f"`{pair[0]}` < `{pair[1]}`", order["source"], *seen])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def compared(cells: list[Cell], lower: str, higher: str) -> str:
+    """Whether `higher` is higher, by how much in the mean, and in how many of the common seeds."""
+    found = {
+        name: {c["seed"]: c["average_accuracy"] for c in cells if c["strategy"] == name}
+        for name in (lower, higher)
+    }
+    seeds = found[lower].keys() & found[higher].keys()
+    if not seeds:
+        return ""
+    gaps = [100 * (found[higher][seed] - found[lower][seed]) for seed in seeds]
+    wins = sum(gap > 0 for gap in gaps)
+    answer = "yes" if wins == len(gaps) else "no" if wins == 0 else "unclear"
+    return f"{answer}: {mean(gaps):+.1f} ({wins} of {len(gaps)} seeds)"
+
+
+def update_document(file: Path, text: str) -> None:
+    """Replace what stands between the markers; everything else in the file stays as it is."""
+    old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
+    before, marker, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not marker or not end:
+        raise SystemExit(f"{file} lacks the markers {BEGIN} and {END}.")
+    file.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

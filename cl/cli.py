@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -24,6 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.errors import ConfigurationError, PalimpsestError, suggest
 
+if TYPE_CHECKING:
+    from cl.experiment import Experiment
+
 CONFIGS = "pkg://configs"
 
 
@@ -34,41 +36,33 @@ def main() -> None:
         sys.argv[1:] = expand_targets(sys.argv[1:])
         check(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(_run)()
-        if "cl.sweep" in sys.modules and sys.modules["cl.sweep"].failed:
-            sys.exit(1)
     except PalimpsestError as error:
         sys.exit(f"error: {error}")
 
 
 def _run(cfg: DictConfig) -> None:
-    from cl import sweep
-    from cl.experiment import Experiment  # torch comes in here
+    from cl import sweep  # torch comes in here
     from cl.stopping import StoppedError
 
-    folder = None
     try:
-        if cfg.resume is None:
-            experiment = Experiment(cfg)
+        if sweep.is_sweep():
+            sweep.run(cfg)
         else:
-            experiment = Experiment.resume(Path(cfg.resume), trust=cfg.trust)
-        folder = experiment.folder
-        experiment.run()
-        if sweep.is_sweep():
-            sweep.note(folder)
+            start(cfg).run()
     except StoppedError as stopped:
-        if sweep.is_sweep():
-            sweep.note(folder, "stopped")
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
-    except Exception as error:
-        if sweep.is_sweep():  # the other runs go on
-            if not isinstance(error, PalimpsestError):
-                traceback.print_exc()
-            sweep.note(folder, f"{type(error).__name__}: {error}")
-        elif isinstance(error, PalimpsestError):
-            sys.exit(f"error: {error}")  # here, or Hydra would print a traceback
-        else:
-            raise
+    except PalimpsestError as error:
+        sys.exit(f"error: {error}")  # here, or Hydra would print a traceback
+
+
+def start(cfg: DictConfig) -> Experiment:
+    """A new experiment, or the one in the folder `cfg.resume`."""
+    from cl.experiment import Experiment
+
+    if cfg.resume is None:
+        return Experiment(cfg)
+    return Experiment.resume(Path(cfg.resume), trust=cfg.trust)
 
 
 def expand_targets(argv: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from cl.errors import ConfigurationError, require, require_one_of
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("32", "bf16", "16")
+PARALLEL = ("auto", "ddp")
 
 
 @dataclass
@@ -24,6 +25,9 @@ class TrainerConfig:
     lr, weight_decay, momentum (SGD only): as in torch.optim. schedule: the learning rate within one
     experience, "constant" or "cosine" (from lr to 0). evaluation_batch_size: images per forward pass
     without gradient. device: "auto", "cpu", "cuda" or "cuda:1". precision: "32", "bf16" or "16".
+    compile: let torch.compile make the backbone's blocks faster; the first steps take longer.
+    devices, nodes: how many take part; a batch is shared among them. strategy: "ddp", or "auto", which is the
+    same where there are several. Sharded weights (FSDP) are not offered: methods change weights by hand.
     augment: "stream" takes the stream's own augmentation, otherwise as `cl.data.AUGMENTATIONS`.
     checkpoint: keep a checkpoint after every experience, and inside one every `checkpoint_minutes` (0:
     never).
@@ -39,12 +43,16 @@ class TrainerConfig:
     evaluation_batch_size: int = 256
     device: str = "auto"
     precision: str = "32"
+    compile: bool = False
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
     augment: str = "stream"
     checkpoint: bool = True
     checkpoint_minutes: float = 15.0
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "evaluation_batch_size"):
+        for key in ("epochs", "batch_size", "evaluation_batch_size", "devices", "nodes"):
             value = getattr(self, key)
             require(value >= 1, f"trainer.{key}={value}: it must be at least 1.")
         for key in ("lr", "weight_decay", "momentum", "checkpoint_minutes"):
@@ -53,6 +61,7 @@ class TrainerConfig:
         require_one_of("trainer.optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("trainer.schedule", self.schedule, SCHEDULES)
         require_one_of("trainer.precision", self.precision, PRECISIONS)
+        require_one_of("trainer.strategy", self.strategy, PARALLEL)
 
 
 @dataclass

@@ -22,6 +22,10 @@ class WeightsError(PalimpsestError):
     """Pretrained or saved weights are missing or do not fit."""
 
 
+class ResourceError(PalimpsestError):
+    """The memory or the disk does not suffice."""
+
+
 class DivergenceError(PalimpsestError):
     """The loss is not a number any more, or infinite."""
 
@@ -30,6 +34,12 @@ def require(condition: bool, message: str) -> None:
     """Raise `ConfigurationError(message)` unless `condition` holds."""
     if not condition:
         raise ConfigurationError(message)
+
+
+def require_one_of(key: str, value: str, valid: Iterable[str]) -> None:
+    """Raise `ConfigurationError` unless `value`, that of the configuration's `key`, is in `valid`."""
+    options = tuple(valid)
+    require(value in options, f"{key}={value} is not known. {suggest(value, options)}")
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

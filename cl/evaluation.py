@@ -97,15 +97,19 @@ class AccuracyMatrix:
         """One line per cell; the counts are exact."""
         return _to_csv(self.cells, header=True)
 
+    def write(self, file: Path) -> None:
+        """Make a CSV file of all rows."""
+        replace_text(file, self.to_csv())
+
     def append_to(self, file: Path) -> None:
-        """Add the newest row to a CSV file."""
-        text = _to_csv(self.by_experience[-1], header=not file.exists())
+        """Add the newest row to a CSV file that has those before it."""
+        text = _to_csv(self.by_experience[-1], header=False)
         with file.open("a") as lines:
             lines.write(text)
 
     @classmethod
     def read(cls, file: Path, rows: int) -> AccuracyMatrix:
-        """The first `rows` experiences of a CSV file; what lies behind them is cut off the file."""
+        """The first `rows` experiences of a CSV file."""
         lines = file.read_text().splitlines() if file.exists() else []
         cells = []
         for values in csv.DictReader(lines):
@@ -118,7 +122,6 @@ class AccuracyMatrix:
         matrix = cls(cells)
         if matrix.rows != rows:
             raise WeightsError(f"{file} lacks experiences: {matrix.rows} of {rows} are there.")
-        replace_text(file, matrix.to_csv())
         return matrix
 
 

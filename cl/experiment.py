@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,16 @@ class Experiment:
     ) -> None:
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
-        self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
         self.stream: Stream = build(cfg.stream, "stream")
         self.learner = learner or Learner(cfg, self.stream.info, self.stream.augmentation)
-        self.folder = folder or create_run_folder(cfg, self.names)
+        fabric = self.learner.fabric
+        self.leads = fabric.is_global_zero  # of several processes one writes and reports
+        self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
+        if not self.leads:
+            self.loggers = []
+        if folder is None and self.leads:
+            folder = create_run_folder(cfg, self.names)
+        self.folder = Path(fabric.broadcast(str(folder)))
         self.matrix = AccuracyMatrix()
         self.seconds = 0.0
         self.steps = 0
@@ -86,7 +93,6 @@ class Experiment:
             experiment._find_midway()
             return experiment
         experiment = cls(cfg, loggers, folder)
-        (folder / "accuracy_matrix.csv").unlink(missing_ok=True)
         experiment._find_midway()
         return experiment
 
@@ -111,19 +117,24 @@ class Experiment:
         explained = resources_explained(
             self.folder, self.learner.config, self.learner.model.transform.size
         )
-        with lock(self.folder), explained, StopRequest() as self.stop:
-            OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
-            self.stream.save_split(self.folder / "split.npz")
+        locked = lock(self.folder) if self.leads else nullcontext()
+        with locked, explained, StopRequest() as self.stop:
+            if self.leads:
+                OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
+                self.stream.save_split(self.folder / "split.npz")
+                self.matrix.write(self.folder / "accuracy_matrix.csv")
             for logger in self.loggers:
                 logger.start(self._run_info())
             try:
                 for index in range(self.matrix.rows, len(self.stream)):
                     self._experience(self.stream.experience(index))
                 summary = self.summary()
-                self.learner.save(self.folder / "learner")
+                if self.leads:
+                    self.learner.save(self.folder / "learner")
                 for logger in self.loggers:
                     logger.finish(summary)
-                shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
+                if self.leads:
+                    shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
             finally:
                 for logger in self.loggers:
                     logger.close()
@@ -163,13 +174,14 @@ class Experiment:
                 self._checkpoint_midway(progress)
 
         midway, self.midway = self.midway, None
-        steps = self.learner.learn(experience, on_step, midway)
+        steps = self.learner.learn(experience, on_step=on_step, midway=midway)
         trained = time.perf_counter()
         self.matrix.add(evaluate(self.learner, self.stream, experience.index))
         evaluated = time.perf_counter()
         self.seconds = before + evaluated - start
         self.steps += steps
-        self.matrix.append_to(self.folder / "accuracy_matrix.csv")
+        if self.leads:
+            self.matrix.append_to(self.folder / "accuracy_matrix.csv")
         result = ExperienceResult(
             index=experience.index,
             classes=[self.stream.class_names[label] for label in experience.new_classes],
@@ -185,25 +197,27 @@ class Experiment:
         )
         for logger in self.loggers:
             logger.experience(result)
-        if self.learner.config.checkpoint:
+        if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
                 save_json({"seconds": self.seconds, "steps": self.steps}, folder / "progress.json")
                 self.learner.save(folder)
-        if self.stop.number is not None and self.matrix.rows < len(self.stream):
-            raise self._stopped(self.stop.number)
+        number = self.learner.model.ranks.highest(self.stop.number)
+        if number and self.matrix.rows < len(self.stream):
+            raise self._stopped(number)
 
     def _checkpoint_midway(self, progress: Progress) -> None:
         """Write a checkpoint inside an experience if it is time, or if the run is to stop."""
-        config, number = self.learner.config, self.stop.number
+        config, ranks = self.learner.config, self.learner.model.ranks
         minutes = (time.monotonic() - self.saved) / 60
         due = 0 < config.checkpoint_minutes <= minutes
-        if config.checkpoint and (due or number is not None):
+        number = ranks.highest(self.stop.number)
+        if config.checkpoint and self.leads and (due or number):
             with self.checkpoints.writing(self.matrix.rows, progress.step) as folder:
                 done = {"seconds": self.seconds, "steps": progress.step}
                 save_json(done, folder / "progress.json")
                 self.learner.save_midway(folder)
             self.saved = time.monotonic()
-        if number is not None:
+        if number:
             raise self._stopped(number)
 
     def _stopped(self, number: int) -> StoppedError:
@@ -237,7 +251,7 @@ class Experiment:
     def _run_info(self) -> RunInfo:
         config: Any = OmegaConf.to_container(self.cfg, resolve=True)
         steps = sum(count_steps(len(data), self.learner.config) for data in self.stream.train)
-        if self.learner.strategy.gradient_free:
+        if self.learner.strategy.gradient_free or self.learner.strategy.own_loop:
             steps = 0
         pretrained = self.learner.model.pretrained
         return RunInfo(

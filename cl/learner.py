@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +32,7 @@ from cl.instantiate import build, check_trust
 from cl.models.backbone import create_backbone
 from cl.models.export import export
 from cl.models.model import Model
+from cl.parallel import Ranks
 from cl.random import derive_seed
 from cl.strategy import Hooks, Plugin, Strategy
 from cl.stream import Experience, StreamInfo
@@ -64,6 +66,10 @@ class Learner:
         self.plugins: list[Plugin] = [
             build(node, f"plugin.{name}") for name, node in (cfg.plugin or {}).items()
         ]
+        require(
+            not self.strategy.own_loop or self.config.devices * self.config.nodes == 1,
+            "trainer.devices: this strategy trains in a loop of its own, which knows one device only.",
+        )
         torch.manual_seed(derive_seed(self.seed, "model"))  # timm initialises from the global one
         backbone = create_backbone(as_object(cfg.backbone, BackboneConfig))
         self.model = Model(
@@ -71,15 +77,21 @@ class Learner:
         )
         self.pretrained_numbers = count(self.model)
         self.fabric: Fabric = create_fabric(self.config)
+        fabric = self.fabric
+        self.model.ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
         self.class_names: tuple[str, ...] = ()
+        self.experiences = 0
+        self.image_shape: tuple[int, ...] | None = None
         self.trained_numbers: int | None = None
         self.training: Training | None = None
         for hooks in self.hooks:
             size = self.config.evaluation_batch_size
             device = self.fabric.device
-            hooks.attach(self.model, self.seed, device, size, self.augmentation)
+            hooks.attach(self.model, self.seed, device, size, self.augmentation, self.config)
             hooks.setup(self.model, stream)
         self.to_device()
+        if self.config.compile:
+            compile_blocks(self.model.backbone)
 
     @property
     def hooks(self) -> tuple[Hooks, ...]:
@@ -99,14 +111,21 @@ class Learner:
 
     def learn(
         self,
-        experience: Experience,
+        data: Experience | Array,
+        labels: Sequence[str] | Array | None = None,
+        *,
         on_step: Callable[[Progress], None] = lambda progress: None,
         midway: Path | None = None,
     ) -> int:
-        """Learn an experience; `on_step` is called after every step. Returns the number of steps.
+        """Learn an experience of a stream, or images and their labels. Returns the number of steps.
 
-        midway: what `save_midway` wrote in this experience; the learner must be as it was before it.
+        images: uint8 N × H × W × 1 or 3. labels: N names or numbers; new ones are new classes.
+        on_step: called after every step. midway: what `save_midway` wrote in this experience; the learner
+        must be as it was before it.
         """
+        experience = data if isinstance(data, Experience) else self.experience(data, labels)
+        if self.image_shape is None:
+            self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
         self.class_names = experience.names
         for hooks in self.hooks:
             hooks.logged.clear()
@@ -116,14 +135,33 @@ class Learner:
         trained = self._trained()
         self.trained_numbers = sum(p.numel() for p in trained)
         self.model.set_trained({id(p) for p in trained})
-        steps = 0 if self.strategy.gradient_free else self._train(experience, on_step, midway)
+        untrained = self.strategy.gradient_free or self.strategy.own_loop
+        steps = 0 if untrained else self._train(experience, on_step, midway)
         self.model.eval()
         for hooks in self.hooks:
             hooks.logged.clear()
             hooks.after_experience(experience)
         self.to_device()
         self.model.weights_changed()
+        self.experiences = experience.index + 1
         return steps
+
+    def experience(self, images: Array, labels: Sequence[str] | Array | None) -> Experience:
+        """The next experience, of images and labels (names, or numbers that stand for names)."""
+        require(labels is not None, "learn(images, labels): labels are missing.")
+        names = [str(label) for label in np.asarray(labels)]
+        known = {name: index for index, name in enumerate(self.class_names)}
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        known |= {name: len(known) + index for index, name in enumerate(new)}
+        numbers = np.array([known[name] for name in names], dtype=np.int64)
+        classes = tuple(int(label) for label in np.unique(numbers))
+        return Experience(
+            index=self.experiences,
+            train=ArrayDataset.of(images, numbers),
+            new_classes=tuple(known[name] for name in new),
+            classes=classes,
+            names=(*self.class_names, *new),
+        )
 
     def _train(
         self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None
@@ -200,15 +238,15 @@ class Learner:
         self.strategy.eval()
         size, device = self.config.evaluation_batch_size, self.fabric.device
         for batch in batches(data, self.model.transform, size, device):
-            with self.fabric.autocast():
-                yield batch, self.strategy.predict(batch.images, task).float().cpu()
+            with self.fabric.autocast(), self.model.ranks.sharing():
+                answer = self.strategy.predict(batch.images, task)
+            yield batch, answer.float().cpu()
         if self.model.cache is not None:
             self.model.cache.flush()
 
     def predict(self, images: Array) -> Array:
         """The class of each image (uint8 N × H × W × C), as an int64 array of N."""
-        labels = torch.zeros(len(images), dtype=torch.int64).numpy()
-        return self.logits(ArrayDataset.of(images, labels)).argmax(1).numpy()
+        return self.logits(ArrayDataset.unlabelled(images)).argmax(1).numpy()
 
     def save(self, folder: Path) -> None:
         """Write everything that is needed to go on learning: learner.json and state.safetensors."""
@@ -220,6 +258,8 @@ class Learner:
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
             "class_names": self.class_names,
+            "experiences": self.experiences,
+            "image_shape": self.image_shape,
             "pretrained": self.model.pretrained,
         }
         save_json(content, folder / "learner.json")
@@ -243,6 +283,8 @@ class Learner:
         learner.recipe = dict(OmegaConf.create(content["recipe"]))
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
+        learner.experiences = content["experiences"]
+        learner.image_shape = content["image_shape"] and tuple(content["image_shape"])
         learner.to_device()
         return learner
 
@@ -274,12 +316,18 @@ class Learner:
     @property
     def stored_numbers(self) -> int:
         """How many numbers must be kept besides the pretrained backbone."""
-        return count(self.state) - self.pretrained_numbers
+        return count(self.state) - self.pretrained_numbers + self.strategy.stored_elsewhere
 
 
 def count(module: nn.Module) -> int:
     """Numbers in all parameters and buffers of a module."""
     return sum(tensor.numel() for tensor in module.state_dict().values())
+
+
+def compile_blocks(backbone: nn.Module) -> None:
+    """Let torch.compile translate each block of the backbone; the head, which grows, is left alone."""
+    for block in getattr(backbone, "blocks", [backbone]):
+        block.compile()
 
 
 def create_cache(config: CacheConfig) -> FeatureCache | None:

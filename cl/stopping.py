@@ -22,10 +22,10 @@ class StoppedError(PalimpsestError):
 
 
 class StopRequest:
-    """While it is entered, the first signal is noted in `number`; the second one acts as it always does."""
+    """While it is entered, the first signal is noted in `number` (0: none); a second acts as always."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number = 0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cl.errors import ConfigurationError, PalimpsestError, suggest
+from cl.errors import ConfigurationError, PalimpsestError, require, suggest
 from cl.instantiate import locate
 
 GROUPS = ("strategy", "plugin")
@@ -98,6 +98,20 @@ def markdown(kind: str) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def refresh(file: Path) -> None:
+    """Write the tables of strategies and plugins in a document again, each where it is now."""
+    text = file.read_text(encoding="utf-8")
+    header = re.escape(f"| {' | '.join(COLUMNS)} |")
+    parts = re.split(rf"^{header}\n(?:\|.*\n)*", text, flags=re.M)
+    require(
+        len(parts) == len(GROUPS) + 1,
+        f"--readme {file}: it must hold {len(GROUPS)} tables that begin with {' | '.join(COLUMNS)}.",
+    )
+    tables = [f"{markdown(kind)}\n" for kind in GROUPS]
+    pairs = zip(parts, [*tables, ""], strict=True)
+    file.write_text("".join(part + made for part, made in pairs), encoding="utf-8")
+
+
 def describe(name: str) -> str:
     """What the class says of itself, its defaults and its command; ConfigurationError if there is none."""
     everything = [method for kind in GROUPS for method in methods(kind)]
@@ -119,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m cl.strategies", description=__doc__)
     parser.add_argument("show", nargs="*", help="show NAME: its description and defaults")
     parser.add_argument("--markdown", action="store_true", help="tables for a document")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="refresh the tables in FILE")
     given = parser.parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
@@ -126,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if given.show[0] != "show" or len(given.show) != 2:
                 parser.error("type: show NAME")
             console.print(describe(given.show[1]), markup=False, highlight=False, soft_wrap=True)
+            return
+        if given.readme:
+            refresh(given.readme)
             return
         for kind in GROUPS:
             if given.markdown:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from cl.config import TrainerConfig
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.loading import Batch, batches
 from cl.data.transforms import augment
@@ -38,15 +39,16 @@ class Hooks(nn.Module):
         device: torch.device,
         batch_size: int,
         augmentation: str = "none",
+        trainer: TrainerConfig | None = None,
     ) -> None:
         """Tell the method which model it acts on, and how images are fed to it.
 
         seed: its random choices derive from it. batch_size: of passes without gradient.
-        augmentation: of training images, a key of `cl.data.AUGMENTATIONS`.
+        augmentation: of training images, a key of `cl.data.AUGMENTATIONS`. trainer: how the run trains.
         """
         object.__setattr__(self, "model", model)  # a reference: nn.Module would adopt it as a child
         self.seed, self.device, self.batch_size = seed, device, batch_size
-        self.augmentation = augmentation
+        self.augmentation, self.trainer = augmentation, trainer or TrainerConfig()
         self.logged: dict[str, Tensor] = {}
 
     def log(self, name: str, value: Tensor) -> None:
@@ -105,6 +107,8 @@ class Strategy(Hooks):
     rehearsal: it stores training images. needs_task_id: `predict` must be told the task.
     grows: what it stores more of with every experience. gradient_free: it has no training loop; a method
     that trains in the first experience only sets it in `before_experience`.
+    own_loop: it trains in a loop of its own, which plugins do not see and a checkpoint does not hold.
+    stored_elsewhere: how many numbers it keeps that are not in its tensors.
     neutral: the arguments with which it is naive fine-tuning, if there are such.
     loss_classes: the classes that the cross-entropy is over, "current" or all "seen".
     """
@@ -113,6 +117,8 @@ class Strategy(Hooks):
     needs_task_id: ClassVar[bool] = False
     grows: ClassVar[str] = "head"
     gradient_free: bool = False
+    own_loop: ClassVar[bool] = False
+    stored_elsewhere: int = 0
     neutral: ClassVar[dict[str, Any] | None] = None
     loss_classes: Literal["current", "seen"] = "current"
     class_mask: Tensor

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cl.data import splits
 from cl.data.arrays import Array, ArrayDataset
-from cl.data.computed import key_of
 from cl.data.datasets import DataCard, DataSet, stratified_split
+from cl.data.unlabelled import Unlabelled
 from cl.errors import DataError, require
 
 __all__ = [
@@ -38,8 +37,9 @@ class Experience:
     """What a learner sees of one task; nothing of the tasks before and after it.
 
     index: 0 for the first. train: the training data; its labels number the classes in their order of
-    arrival. new_classes: labels that appear for the first time. classes: all labels of this
-    experience. names: the names of the classes seen. task: the task label, only in task-incremental streams.
+    arrival; `Unlabelled` where the learner must do without. new_classes: labels that appear for the first
+    time. classes: all labels of this experience. names: the names of the classes seen. task: the task label,
+    only in task-incremental streams.
     """
 
     index: int
@@ -53,6 +53,11 @@ class Experience:
     def seen(self) -> int:
         """How many classes have appeared so far."""
         return len(self.names)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the training images have labels; if not, `classes` is empty."""
+        return not isinstance(self.train, Unlabelled)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Stream:
     """A sequence of training sets and, for each, the test set of the same classes or domain.
 
     scenario: one of `SCENARIOS`. class_names: in order of arrival, as the labels. augmentation: a key of
-    `cl.data.AUGMENTATIONS` that suits the images. card: of the data set, if it is a published one.
+    `cl.data.AUGMENTATIONS` that suits the images. card: of the data set, if it is a published one. A training
+    set whose labels are all −1 is shown without labels; the classes are those seen before.
     seen: how many classes have appeared after each experience; counted unless given. It must be given where
     `train` and `test` are computed when they are indexed (`cl.data.computed.Lazy`), as in a stream of
     thousands of experiences.
@@ -126,6 +132,8 @@ class Stream:
         train = self.train[index]
         before, seen = self.seen[index - 1] if index else 0, self.seen[index]
         classes = tuple(int(label) for label in np.unique(train.targets))
+        if classes == (-1,):
+            train, classes = Unlabelled.hide(train), ()
         new = tuple(label for label in classes if label >= before)
         task = index if self.scenario == "task-incremental" else None
         names = tuple(self.class_names[label] for label in range(seen))
@@ -133,43 +141,29 @@ class Stream:
 
     def split(self) -> dict[str, Array]:
         """Which images are in which experience: rows, labels and lengths of all parts, in order."""
-        found: dict[str, Array] = {}
-        for part, sets in (("train", self.train), ("test", self.test)):
-            rows, labels = zip(*((data.rows, data.targets) for data in sets), strict=True)
-            found[f"{part}_rows"] = np.concatenate(rows)
-            found[f"{part}_labels"] = np.concatenate(labels)
-            found[f"{part}_lengths"] = np.array([len(each) for each in rows], dtype=np.int64)
-        return found
+        return splits.arrays(self._parts)
 
     def save_split(self, file: Path) -> None:
         """Write `split` and the fingerprint as a `.npz` file; a DataError if another split is there."""
-        fingerprint = self.fingerprint()
-        if file.exists():
-            with np.load(file, allow_pickle=False) as stored:
-                if str(stored["fingerprint"]) != fingerprint:
-                    raise DataError(
-                        f"{file}: the run began with other images in other experiences "
-                        f"({stored['fingerprint']}, now {fingerprint}). Has the data set changed?"
-                    )
-            return
-        content: dict[str, Any] = {"fingerprint": np.array(fingerprint), **self.split()}
-        np.savez_compressed(file, **content)
+        splits.save(self._parts, file)
 
     def fingerprint(self) -> str:
         """A hash of the split: the same for the same images in the same experiences."""
-        digest = hashlib.sha256()
-        for sets in (self.train, self.test):
-            for data in sets:
-                digest.update(np.ascontiguousarray(data.rows).tobytes())
-                digest.update(np.ascontiguousarray(data.targets).tobytes())
-                digest.update(key_of(data.images).encode())
-        return digest.hexdigest()[:16]
+        return splits.fingerprint(self._parts)
+
+    @property
+    def _parts(self) -> splits.Parts:
+        return {"train": self.train, "test": self.test}
 
     def _arrived(self, index: int, before: int) -> int:
         """How many classes have appeared after this experience; a DataError if its data do not fit."""
         classes = np.unique(self.train[index].targets)
         if not len(classes):
             raise DataError(f"{self.name}, task {index}: there are no training images.")
+        if classes[0] < 0:
+            if len(classes) > 1:
+                raise DataError(f"{self.name}, task {index}: some images have no label (−1).")
+            return before
         without = sorted(set(classes.tolist()) - set(np.unique(self.test[index].targets).tolist()))
         if without:
             names = ", ".join(self.class_names[label] for label in without)

@@ -163,8 +163,9 @@ def draw(stream: Stream, file: Path, columns: int = 10, samples: int = 4) -> Non
         fontsize=10,
     )
     timeline, counts = bottom.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    known = [stream.train[index].targets for index in chosen]
     grid = np.stack(
-        [np.bincount(stream.train[i].targets, minlength=len(stream.class_names)) for i in chosen], 1
+        [np.bincount(each[each >= 0], minlength=len(stream.class_names)) for each in known], 1
     ).astype(float)
     grid[grid == 0] = np.nan
     picture = timeline.imshow(grid, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
@@ -191,7 +192,7 @@ def _samples(stream: Stream, index: int, count: int) -> tuple[Array, list[str]]:
     others = np.setdiff1d(np.arange(len(targets)), first)
     picked = np.concatenate([first[_spread(len(first), count)], others])[:count]
     images, labels = data.take(picked)
-    return images, [stream.class_names[label] for label in labels]
+    return images, [stream.class_names[label] if label >= 0 else "no label" for label in labels]
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,64 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cl.checkpoint import load_json, save_json
+from cl.checkpoint import save_json
 from cl.compare import compare, show_on_console, write
 from cl.errors import PalimpsestError
+from cl.experiment import Experiment
+from cl.report.groups import read_jobs
+from cl.stopping import StoppedError
 
-failed = 0
-"""How many runs of the last sweep of this process failed."""
+UNFINISHED = "it did not come to its end"
+"""What is noted of a run while it works, and stays if its process is killed."""
 
 
 def is_sweep() -> bool:
     """Whether this run is one of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run(cfg: DictConfig) -> None:
+    """Do this run of the sweep and note what becomes of it; if it fails, the others go on."""
+    folder = None
+    try:
+        experiment = begin(cfg)
+        if experiment is None:
+            return  # complete since an earlier attempt
+        folder = experiment.folder
+        experiment.run()
+        note(folder)
+    except StoppedError:
+        note(folder, "stopped")
+        raise
+    except Exception as error:
+        if not isinstance(error, PalimpsestError):
+            traceback.print_exc()
+        note(folder, f"{type(error).__name__}: {error}")
+
+
+def begin(cfg: DictConfig) -> Experiment | None:
+    """The experiment of this run of the sweep; None if the run is complete already.
+
+    What an earlier attempt left unfinished goes on: a job that its cluster has queued again, or a sweep that
+    is started once more with the same choices and the same hydra.sweep.dir.
+    """
+    job = HydraConfig.get()
+    same = [j for j in read_jobs(Path(job.sweep.dir)) if j["overrides"] == job.overrides.task]
+    folder = same[0]["folder"] if same else None
+    if folder is not None and (folder / "summary.json").exists():
+        return None
+    if folder is not None and (folder / "config.yaml").exists():
+        experiment = Experiment.resume(folder, trust=[*cfg.trust, *_packages(cfg)])
+    else:
+        experiment = Experiment(cfg)
+    note(experiment.folder, UNFINISHED)
+    return experiment
+
+
+def _packages(cfg: DictConfig) -> list[str]:
+    """The packages whose code this very command names."""
+    nodes = [cfg.strategy, cfg.stream, *(cfg.plugin or {}).values(), *(cfg.logger or {}).values()]
+    return [str(node._target_).partition(".")[0] for node in nodes]
 
 
 def note(folder: Path | None, error: str | None = None) -> None:
@@ -31,7 +80,7 @@ def note(folder: Path | None, error: str | None = None) -> None:
     jobs.mkdir(parents=True, exist_ok=True)
     content = {
         "overrides": list(job.overrides.task),
-        "folder": None if folder is None else str(folder),
+        "folder": None if folder is None else os.path.relpath(folder, jobs.parent),
         "error": error,
     }
     save_json(content, jobs / f"{int(job.job.num):05d}.json")
@@ -42,12 +91,10 @@ class SweepEnd(Callback):
 
     def on_multirun_end(self, config: DictConfig, **more: Any) -> None:
         """List what failed; compare the rest, and write the comparison into the sweep folder."""
-        global failed
         folder = Path(config.hydra.sweep.dir)
-        jobs = [load_json(file) for file in sorted((folder / "jobs").glob("*.json"))]
+        jobs = read_jobs(folder)
         bad = [job for job in jobs if job["error"] is not None]
-        failed = len(bad)
-        runs = [Path(job["folder"]) for job in jobs if job["error"] is None]
+        runs = [job["folder"] for job in jobs if job["error"] is None]
         if len(runs) > 1:
             try:
                 compared = compare(runs, varied(jobs))
@@ -57,9 +104,10 @@ class SweepEnd(Callback):
             except PalimpsestError as error:
                 print(f"no comparison of this sweep: {error}", file=sys.stderr)
         if bad:
-            print(f"{failed} of {len(jobs)} runs failed:", file=sys.stderr)
+            print(f"{len(bad)} of {len(jobs)} runs failed:", file=sys.stderr)
             for job in bad:
                 print(f"  {' '.join(job['overrides'])}\n    {job['error']}", file=sys.stderr)
+            sys.exit(1)  # the status of the whole sweep
 
 
 def varied(jobs: list[dict[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from cl.config import TrainerConfig
 from cl.data import Batch, Order
 from cl.errors import ConfigurationError, DivergenceError
+from cl.models.model import Model
 from cl.random import derive_seed, generator
 from cl.strategy import Hooks, ParameterGroup, Plugin, Strategy
 
@@ -41,25 +43,42 @@ class Progress:
 class Objective(nn.Module):
     """The whole loss of a step as one module, so that Fabric can wrap it (precision, DDP)."""
 
-    def __init__(self, model: nn.Module, strategy: Strategy, plugins: Sequence[Plugin]) -> None:
+    def __init__(self, model: Model, strategy: Strategy, plugins: Sequence[Plugin]) -> None:
         super().__init__()
         self.model, self.strategy, self.plugins = model, strategy, list(plugins)
 
     def forward(self, batch: Batch) -> Tensor:
         """The scalar loss of a batch."""
-        loss = self.strategy.loss(batch)
-        for plugin in self.plugins:
-            loss = loss + plugin.loss(batch) + plugin.penalty()
+        with self.model.ranks.sharing():
+            loss = self.strategy.loss(batch)
+            for plugin in self.plugins:
+                loss = loss + plugin.loss(batch) + plugin.penalty()
         return loss
 
 
 def create_fabric(config: TrainerConfig) -> Fabric:
-    """The Fabric that `trainer.device` and `trainer.precision` describe."""
+    """The Fabric that `trainer.device`, `devices`, `nodes`, `strategy` and `precision` describe.
+
+    With several devices the command is started once for each of the others (not under torchrun or SLURM,
+    which have done so).
+    """
     kind, _, index = config.device.partition(":")
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision]
-    devices: Any = [int(index)] if index else 1
+    devices: Any = [int(index)] if index else config.devices
+    # Not every step uses every parameter: prompts are chosen, heads have rows for other classes.
+    ddp = DDPStrategy(find_unused_parameters=True)
+    several = config.devices * config.nodes > 1
+    strategy: Any = ddp if several or config.strategy == "ddp" else "auto"
     try:
-        return Fabric(accelerator=kind, devices=devices, precision=precision)
+        fabric = Fabric(
+            accelerator=kind,
+            devices=devices,
+            num_nodes=config.nodes,
+            precision=precision,
+            strategy=strategy,
+        )
+        fabric.launch()
+        return fabric
     except (ValueError, RuntimeError) as error:
         raise ConfigurationError(
             f"trainer.device={config.device}: {error} Use auto, cpu, cuda or cuda:0."
@@ -75,7 +94,7 @@ class Training:
     def __init__(
         self,
         fabric: Fabric,
-        model: nn.Module,
+        model: Model,
         strategy: Strategy,
         plugins: Sequence[Plugin],
         experience: int,

@@ -7,12 +7,11 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from cl.data import Batch
-from cl.errors import require
+from cl.errors import require_one_of
 from cl.models.adapters import BARE, adapters_of, features_of_slots, inject_adapters
 from cl.models.heads import CosineHead, PrototypeHead
 from cl.models.model import Model
-from cl.strategy import ParameterGroup, Strategy
+from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
 
 
@@ -39,10 +38,7 @@ class APER(Strategy):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        require(
-            adaptation in ("adapter", "finetune"),
-            f"strategy.adaptation={adaptation}: adapter or finetune.",
-        )
+        require_one_of("strategy.adaptation", adaptation, ("adapter", "finetune"))
         self.adaptation, self.bottleneck = adaptation, bottleneck
         self.scale, self.dropout = scale, dropout
 
@@ -51,29 +47,23 @@ class APER(Strategy):
             inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
         else:
             self.pretrained = deepcopy(model.backbone).requires_grad_(False).eval()
-        self.proxy = CosineHead(model.features)
         model.head = PrototypeHead(2 * model.features)
 
     def before_experience(self, experience: Experience) -> None:
-        self.grow_head(experience)
         self.gradient_free = experience.index > 0
         if not self.gradient_free:
-            self.proxy.grow(experience.seen, self.generator("head"))
+            self.classifier, self.model.head = self.model.head, CosineHead(self.model.features)
+            self.model.head.grow(experience.seen, self.generator("head"))
             for adapter in adapters_of(self.model):
                 adapter.reset(self.generator("adapter"))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [*super().parameter_groups(), {"params": list(self.proxy.parameters())}]
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = self.cross_entropy(self.proxy(self.model.backbone(batch.images)), batch.labels)
-        self.log("cross_entropy", loss)
-        return loss
+        self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         if experience.index == 0:
-            self.proxy = CosineHead(self.model.features)
+            self.model.head = self.classifier
+            del self.classifier
+            self.grow_head(experience)
             for adapter in adapters_of(self.model):
                 adapter.keep()
         for batch in self.batches(experience):
@@ -82,7 +72,7 @@ class APER(Strategy):
     def features(self, images: Tensor) -> Tensor:
         """The pretrained and the adapted features, B × 2 · features."""
         if self.adaptation == "finetune":
-            return torch.cat([self.pretrained(images), self.model.backbone(images)], dim=1)
+            return torch.cat([self.pretrained(images), self.model.encode(images)], dim=1)
         return torch.cat(list(features_of_slots(self.model.backbone, images, [BARE, 0])), dim=1)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:

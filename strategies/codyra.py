@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.lora import GatedLoRALinear, inject_lora
 from cl.models.model import Model
 from cl.ops.thresholds import climbing_threshold, shrink_then_cut, soft_threshold
@@ -49,8 +49,8 @@ class CoDyRA(Strategy):
     ) -> None:
         super().__init__()
         operators = {"soft": soft_threshold, "official": shrink_then_cut}
-        require(operator in operators, f"strategy.operator={operator}: soft or official.")
-        require(gate_init in ("normal", "ones"), f"strategy.gate_init={gate_init}: normal or ones.")
+        require_one_of("strategy.operator", operator, operators)
+        require_one_of("strategy.gate_init", gate_init, ("normal", "ones"))
         require(threshold >= 0, f"strategy.threshold={threshold}: it must not be negative.")
         require(0 <= dense <= 1, f"strategy.dense={dense}: it must be in [0, 1].")
         require(levels >= 2, f"strategy.levels={levels}: it must be at least 2.")

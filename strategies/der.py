@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl.data import ArrayDataset, Batch, Memory, Sample
+from cl.data import Batch
+from cl.data.memory import Rehearsal, Sample
 from cl.errors import require
 from cl.ops.distillation import logit_distance
 from cl.strategy import Strategy
@@ -42,42 +43,35 @@ class DER(Strategy):
         require(alpha >= 0, f"strategy.alpha={alpha}: it must not be negative.")
         require(memory_batch >= 1, f"strategy.memory_batch={memory_batch}: it must be at least 1.")
         self.alpha, self.memory_batch = alpha, memory_batch
-        self.memory = Memory(memory, memory_unit, filling, repeats)
-        self.data: ArrayDataset | None = None
+        self.memory = Rehearsal(memory, memory_unit, filling, repeats)
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
-        self.data, self.random = experience.train, self.generator("memory", experience.index)
-        self.memory.begin(len(experience.train))
+        self.memory.open(experience.train, self.generator("memory", experience.index))
 
     def loss(self, batch: Batch) -> Tensor:
-        assert self.data is not None
         logits = self.model(batch.images)
         loss = self.cross_entropy(logits, batch.labels)
         self.log("cross_entropy", loss)
         loss = loss + self.rehearse(batch)
-        self.memory.add(self.data, batch.positions, self.random, logits.detach())
+        self.memory.offer(batch, logits.detach())
         return loss + self.penalty()
 
     def rehearse(self, batch: Batch) -> Tensor | float:
         """The term of the memory."""
-        old = self.draw(batch)
+        old = self.memory.recall(self.memory_batch, batch)
         if not self.alpha or not len(old.labels):
             return 0.0
         distance = logit_distance(self.model(self.seen_anew(old)), old.logits, old.known)
         self.log("logit_distance", distance)
         return self.alpha * distance
 
-    def draw(self, batch: Batch) -> Sample:
-        """Images from the memory, none of them in the batch."""
-        return self.memory.draw(self.memory_batch, self.random, exclude=batch.positions)
-
     def seen_anew(self, old: Sample) -> Tensor:
         """Images from the memory, augmented, as the backbone takes them."""
-        return self.prepare(old.images, self.random)
+        return self.prepare(old.images, self.memory.random)
 
     def after_experience(self, experience: Experience) -> None:
-        self.data = None
+        self.memory.close()
         self.log("memory_bytes", torch.tensor(self.memory.stored_bytes))
 
 
@@ -104,7 +98,7 @@ class DERpp(DER):
 
     def rehearse(self, batch: Batch) -> Tensor | float:
         distance = super().rehearse(batch)
-        old = self.draw(batch)
+        old = self.memory.recall(self.memory_batch, batch)
         if not self.beta or not len(old.labels):
             return distance
         loss = self.cross_entropy(self.model(self.seen_anew(old)), old.labels)

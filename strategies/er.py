@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl.data import ArrayDataset, Batch, Memory
+from cl.data import Batch
+from cl.data.memory import Rehearsal
 from cl.errors import require
 from cl.strategy import Strategy
 from cl.stream import Experience
@@ -38,26 +39,23 @@ class ER(Strategy):
         super().__init__()
         require(memory_batch >= 1, f"strategy.memory_batch={memory_batch}: it must be at least 1.")
         self.memory_batch = memory_batch
-        self.memory = Memory(memory, memory_unit, filling, repeats)
-        self.data: ArrayDataset | None = None
+        self.memory = Rehearsal(memory, memory_unit, filling, repeats)
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
-        self.data, self.random = experience.train, self.generator("memory", experience.index)
-        self.memory.begin(len(experience.train))
+        self.memory.open(experience.train, self.generator("memory", experience.index))
 
     def loss(self, batch: Batch) -> Tensor:
-        assert self.data is not None
         images, labels = batch.images, batch.labels
-        old = self.memory.draw(self.memory_batch, self.random, exclude=batch.positions)
+        old = self.memory.recall(self.memory_batch, batch)
         if len(old.labels):
-            images = torch.cat([images, self.prepare(old.images, self.random)])
+            images = torch.cat([images, self.prepare(old.images, self.memory.random)])
             labels = torch.cat([labels, old.labels])
         loss = self.cross_entropy(self.model(images), labels)
         self.log("cross_entropy", loss)
-        self.memory.add(self.data, batch.positions, self.random)
+        self.memory.offer(batch)
         return loss + self.penalty()
 
     def after_experience(self, experience: Experience) -> None:
-        self.data = None
+        self.memory.close()
         self.log("memory_bytes", torch.tensor(self.memory.stored_bytes))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl.errors import require
 from cl.ops.anchors import Springs
-from cl.ops.fisher import check_fisher_options, fisher_information
+from cl.ops.fisher_estimate import FisherEstimate
 from cl.strategy import Strategy
 from cl.stream import Experience
 
@@ -34,33 +34,23 @@ class EWC(Strategy):
 
     def __init__(
         self,
-        strength: float = 1e7,
+        strength: float = 1e4,
         fisher_samples: int | None = None,
         fisher: str = "empirical",
         normalise: str = "none",
     ) -> None:
         super().__init__()
         require(strength >= 0, f"strategy.strength={strength}: it must not be negative.")
-        check_fisher_options(fisher, normalise, fisher_samples)
-        self.strength, self.fisher_samples = strength, fisher_samples
-        self.fisher, self.normalise = fisher, normalise
+        self.information = FisherEstimate(fisher, normalise, fisher_samples)
+        self.strength = strength
         self.springs = Springs()
 
-    def penalty(self) -> Tensor | float:
-        if not self.strength or not len(self.springs.stiffness):
-            return 0.0
+    def penalty(self) -> Tensor:
         energy = self.strength * self.springs.energy(dict(self.model.named_parameters()))
         self.log("penalty", energy)
         return energy
 
     def after_experience(self, experience: Experience) -> None:
-        data = self.batches(experience, limit=self.fisher_samples)
-        fisher = fisher_information(
-            self.fisher,
-            self.model,
-            ((batch.images, batch.labels) for batch in data),
-            lambda z, y: -self.cross_entropy(z, y),
-            experience.classes,
-            self.normalise,
-        )
+        data = self.batches(experience, limit=self.information.samples)
+        fisher = self.information(self.model, data, self.cross_entropy, experience.classes)
         self.springs.add(dict(self.model.named_parameters()), fisher)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from cl.data import Batch
-from cl.errors import require
+from cl.errors import require_one_of
 from cl.models.model import Model
 from cl.strategy import Strategy
 from cl.stream import StreamInfo
@@ -25,7 +25,7 @@ class Frozen(Strategy):
 
     def __init__(self, classes: Literal["current", "seen"] = "current") -> None:
         super().__init__()
-        require(classes in ("current", "seen"), f"strategy.classes={classes}: current or seen.")
+        require_one_of("strategy.classes", classes, ("current", "seen"))
         self.loss_classes = classes
 
     def setup(self, model: Model, stream: StreamInfo) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cl.data.loading import Batch
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.units import Unit, find_units
 from cl.strategy import Strategy
 from cl.stream import Experience
@@ -28,7 +28,9 @@ class HFT(Strategy):
     q, k, v and the projection, half of the MLP's matrices, and half of the norms. Where that number is odd,
     half of the blocks (rounded down) freeze the larger part. "layer": half of the blocks. "model":
     half of all matrices and norms, in any place. train_embeddings: train what lies outside the blocks,
-    that is the embeddings and the last norm, or the stem. The head is always trained.
+    that is the embeddings and the last norm, or the stem. The head is always trained. redraw: before every
+    "task", as the paper has it, or before every "epoch", as one account of it says. Then all gradients are
+    computed, and what the optimiser remembers of a weight stays with it while it is frozen.
 
     The paper treats language models and has no public code; for vision this is our mapping. The rows of
     q, k and v in a fused layer are matrices of their own, a bias goes with its matrix, and a batch norm
@@ -36,19 +38,23 @@ class HFT(Strategy):
     that was trained is logged, since it is not exactly one half.
     """
 
-    def __init__(self, level: str = "category", train_embeddings: bool = True) -> None:
+    def __init__(
+        self, level: str = "category", train_embeddings: bool = True, redraw: str = "task"
+    ) -> None:
         super().__init__()
-        levels = ("category", "layer", "model")
-        require(level in levels, f"strategy.level={level}: category, layer or model.")
-        self.level, self.train_embeddings = level, train_embeddings
-        self.held: list[tuple[Tensor, Tensor, Tensor]] = []  # weight, its frozen rows, their values
-        self.still: list[nn.Module] = []  # batch norms that are frozen
+        require_one_of("strategy.level", level, ("category", "layer", "model"))
+        require_one_of("strategy.redraw", redraw, ("task", "epoch"))
+        self.level, self.train_embeddings, self.redraw = level, train_embeddings, redraw
+        self.held: list[tuple[str, Tensor, Tensor]] = []  # weight, its frozen rows, their values
+        self.still: list[str] = []  # batch norms that are frozen
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
         self.model.requires_grad_(True)
         self.model.zero_grad()  # a gradient left from the last task would still be applied
-        self.freeze(self.draw(self.generator("half", experience.index)))
+        self.random = self.generator("half", experience.index)
+        self.images, self.shown = len(experience.train), 0
+        self.freeze(self.draw(self.random))
 
     def draw(self, generator: Generator) -> list[Unit]:
         """The units that stay as they are in this task."""
@@ -63,7 +69,7 @@ class HFT(Strategy):
         return [unit for blocks in kinds for unit in draw_half(blocks, generator)]
 
     def freeze(self, frozen: Sequence[Unit]) -> None:
-        """Take whole tensors from the optimiser, and remember the frozen rows of the others."""
+        """Remember the values of what is frozen; a whole tensor is taken from the optimiser if for good."""
         weights = dict(self.model.backbone.named_parameters())
         masks = {name: torch.zeros(len(w), dtype=torch.bool) for name, w in weights.items()}
         for unit in frozen:
@@ -75,29 +81,43 @@ class HFT(Strategy):
                 masks[name][:] = True
         self.held = []
         for name, mask in masks.items():
-            if mask.all():
+            if mask.all() and self.redraw == "task":
                 weights[name].requires_grad_(False)
             elif mask.any():
                 rows = mask.nonzero().flatten().to(weights[name].device)
-                self.held.append((weights[name], rows, weights[name].detach()[rows].clone()))
-        norms = [m for m in self.model.backbone.modules() if isinstance(m, _BatchNorm)]
-        self.still = [m for m in norms if not any(p.requires_grad for p in m.parameters())]
+                self.held.append((name, rows, weights[name].detach()[rows].clone()))
+        free = {name.rpartition(".")[0] for name, mask in masks.items() if not mask.all()}
+        self.still = [name for name, _ in self.norms() if name not in free]
 
     def loss(self, batch: Batch) -> Tensor:
-        for layer in self.still:
-            layer.eval()  # the loop puts the whole model into training mode
+        if self.redraw == "epoch" and self.shown == self.images:
+            self.shown = 0
+            self.freeze(self.draw(self.random))
+        self.shown += len(batch.labels)
+        for name, layer in self.norms():
+            layer.train(self.model.training and name not in self.still)
         return super().loss(batch)
 
     def after_backward(self) -> None:
-        for weight, rows, _ in self.held:
+        for weight, rows, _ in self.held_weights():
             if weight.grad is not None:
                 weight.grad.index_fill_(0, rows, 0.0)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Momentum and weight decay move rows without gradient, so they are put back."""
-        for weight, rows, values in self.held:
+        for weight, rows, values in self.held_weights():
             weight.index_copy_(0, rows, values)
+
+    def norms(self) -> list[tuple[str, _BatchNorm]]:
+        """The batch norms of the backbone, with their names."""
+        named = self.model.backbone.named_modules()
+        return [(name, layer) for name, layer in named if isinstance(layer, _BatchNorm)]
+
+    def held_weights(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The weights of which rows are frozen, these rows, and their values."""
+        weights = dict(self.model.backbone.named_parameters())
+        return ((weights[name], rows, values) for name, rows, values in self.held)
 
     def after_experience(self, experience: Experience) -> None:
         weights = list(self.model.backbone.parameters())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.lora import LoRALinear, inject_lora, lora_layers
 from cl.models.model import Model
 from cl.models.watching import watch_inputs
@@ -49,13 +49,8 @@ class InfLoRA(Strategy):
         super().__init__()
         for name, value in (("coverage", coverage), ("final_coverage", final_coverage)):
             require(0 <= value <= 1, f"strategy.{name}={value}: it must be in [0, 1].")
-        require(
-            energy in ("squared", "variance"), f"strategy.energy={energy}: squared or variance."
-        )
-        require(
-            first_basis in ("covering", "official"),
-            f"strategy.first_basis={first_basis}: covering or official.",
-        )
+        require_one_of("strategy.energy", energy, ("squared", "variance"))
+        require_one_of("strategy.first_basis", first_basis, ("covering", "official"))
         self.rank, self.targets = rank, tuple(targets)
         self.coverage, self.final_coverage = coverage, final_coverage
         self.energy, self.first_basis = energy, first_basis

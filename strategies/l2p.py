@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cl.data import Batch
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.model import Model
 from cl.models.prompts import inject_token_prompt, prompt_outputs, uniform
 from cl.strategy import ParameterGroup, Strategy
@@ -43,7 +43,7 @@ class L2P(Strategy):
             require(count >= 1, f"strategy.{name}={count}: it must be at least 1.")
         require(pool >= top, f"strategy.pool={pool}: there must be at least top={top} prompts.")
         require(clip >= 0, f"strategy.clip={clip}: it must not be negative.")
-        require(selection in ("image", "batch"), f"strategy.selection={selection}: image or batch.")
+        require_one_of("strategy.selection", selection, ("image", "batch"))
         if selection == "batch":
             warnings.warn(
                 "strategy.selection=batch: the answer for an image depends on its batch, "

@@ -41,9 +41,7 @@ class MAS(Strategy):
         self.strength, self.decay, self.samples = strength, decay, samples
         self.springs = Springs()
 
-    def penalty(self) -> Tensor | float:
-        if not self.strength or not len(self.springs.stiffness):
-            return 0.0
+    def penalty(self) -> Tensor:
         energy = 2 * self.strength * self.springs.energy(dict(self.model.named_parameters()))
         self.log("penalty", energy)
         return energy

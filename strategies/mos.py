@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.data import Batch
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.adapters import BARE, adapters_of, features_of_own_slot, inject_adapters
 from cl.models.heads import PrototypeHead
 from cl.models.model import Model
@@ -66,12 +66,9 @@ class MOS(Strategy):
         covariance: str = "full",
     ) -> None:
         super().__init__()
-        for name, value, valid in (
-            ("merge_mode", merge_mode, ("once", "official")),
-            ("prototypes", prototypes, ("first", "backbone")),
-            ("covariance", covariance, ("full", "diagonal")),
-        ):
-            require(value in valid, f"strategy.{name}={value}: {' or '.join(valid)}.")
+        require_one_of("strategy.merge_mode", merge_mode, ("once", "official"))
+        require_one_of("strategy.prototypes", prototypes, ("first", "backbone"))
+        require_one_of("strategy.covariance", covariance, ("full", "diagonal"))
         require(0 <= merge <= 1, f"strategy.merge={merge}: it must be in [0, 1].")
         require(
             orthogonality >= 0, f"strategy.orthogonality={orthogonality}: it must not be negative."
@@ -111,7 +108,7 @@ class MOS(Strategy):
         ]
 
     def loss(self, batch: Batch) -> Tensor:
-        features = self.model.backbone(batch.images)
+        features = self.model.encode(batch.images)
         loss = self.cross_entropy(self.model.head(features), batch.labels)
         self.log("cross_entropy", loss)
         if not self.orthogonality:
@@ -141,7 +138,7 @@ class MOS(Strategy):
         parts = []
         for batch in self.batches(experience):
             self.prototypes.update(self.features(batch.images, self.prototype_slot), batch.labels)
-            parts.append((self.model.backbone(batch.images), batch.labels))
+            parts.append((self.model.encode(batch.images), batch.labels))
         features, labels = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
         self.gaussians.update(features, labels, experience.seen)
         if experience.index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from cl.errors import require
+from cl.errors import require_one_of
 from cl.strategy import Strategy
 
 
@@ -19,5 +19,5 @@ class Naive(Strategy):
 
     def __init__(self, classes: Literal["current", "seen"] = "current") -> None:
         super().__init__()
-        require(classes in ("current", "seen"), f"strategy.classes={classes}: current or seen.")
+        require_one_of("strategy.classes", classes, ("current", "seen"))
         self.loss_classes = classes

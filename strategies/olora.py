@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.lora import inject_lora, lora_layers
 from cl.models.model import Model
 from cl.ops.subspaces import into_null_space, row_space_overlap
@@ -45,8 +45,8 @@ class OLoRA(Strategy):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
-        require(init in ("kaiming", "null_space"), f"strategy.init={init}: kaiming or null_space.")
-        require(norm in ("l1", "squared"), f"strategy.norm={norm}: l1 or squared.")
+        require_one_of("strategy.init", init, ("kaiming", "null_space"))
+        require_one_of("strategy.norm", norm, ("l1", "squared"))
         for name, value in (("orthogonality", orthogonality), ("decay", decay)):
             require(value >= 0, f"strategy.{name}={value}: it must not be negative.")
         require(0 <= dropout < 1, f"strategy.dropout={dropout}: it must be in [0, 1).")

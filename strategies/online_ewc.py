@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl.errors import require
 from cl.ops.anchors import Springs
-from cl.ops.fisher import check_fisher_options, fisher_information
+from cl.ops.fisher_estimate import FisherEstimate
 from cl.strategy import Strategy
 from cl.stream import Experience
 
@@ -30,7 +30,7 @@ class OnlineEWC(Strategy):
 
     def __init__(
         self,
-        strength: float = 1e7,
+        strength: float = 1e4,
         decay: float = 1.0,
         fisher_samples: int | None = None,
         fisher: str = "empirical",
@@ -39,26 +39,16 @@ class OnlineEWC(Strategy):
         super().__init__()
         require(strength >= 0, f"strategy.strength={strength}: it must not be negative.")
         require(0 <= decay <= 1, f"strategy.decay={decay}: it must be in [0, 1].")
-        check_fisher_options(fisher, normalise, fisher_samples)
-        self.strength, self.decay, self.fisher_samples = strength, decay, fisher_samples
-        self.fisher, self.normalise = fisher, normalise
+        self.information = FisherEstimate(fisher, normalise, fisher_samples)
+        self.strength, self.decay = strength, decay
         self.springs = Springs()
 
-    def penalty(self) -> Tensor | float:
-        if not self.strength or not len(self.springs.stiffness):
-            return 0.0
+    def penalty(self) -> Tensor:
         energy = self.strength * self.springs.energy(dict(self.model.named_parameters()))
         self.log("penalty", energy)
         return energy
 
     def after_experience(self, experience: Experience) -> None:
-        data = self.batches(experience, limit=self.fisher_samples)
-        fisher = fisher_information(
-            self.fisher,
-            self.model,
-            ((batch.images, batch.labels) for batch in data),
-            lambda z, y: -self.cross_entropy(z, y),
-            experience.classes,
-            self.normalise,
-        )
+        data = self.batches(experience, limit=self.information.samples)
+        fisher = self.information(self.model, data, self.cross_entropy, experience.classes)
         self.springs.move(dict(self.model.named_parameters()), fisher, self.decay)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.model import Model
 from cl.models.subspace import (
     Held,
@@ -57,11 +57,9 @@ class OSFT(Strategy):
         train_others: bool = True,
     ) -> None:
         super().__init__()
-        require(
-            schedule in ("adaptive", "linear"), f"strategy.schedule={schedule}: adaptive or linear."
-        )
+        require_one_of("strategy.schedule", schedule, ("adaptive", "linear"))
         kinds = {"two_sided": HeldFactors, "block": HeldBlock}
-        require(projection in kinds, f"strategy.projection={projection}: two_sided or block.")
+        require_one_of("strategy.projection", projection, kinds)
         ratios = {"lowest": lowest_ratio, "target": target_ratio}
         for name, ratio in (ratios | {"first": first_ratio, "last": last_ratio}).items():
             require(0 <= ratio < 1, f"strategy.{name}_ratio={ratio}: it must be in [0, 1).")

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.data import Batch
 from cl.errors import require
 from cl.models.adapters import adapters_of, inject_adapters
 from cl.models.heads import CosineHead, RidgeHead
 from cl.models.model import Model
 from cl.ops.ridge import ridge_errors
-from cl.strategy import ParameterGroup, Strategy
+from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
 
 STRENGTHS = [10.0**exponent for exponent in range(-8, 9)]
@@ -52,29 +51,24 @@ class RanPAC(Strategy):
         model.requires_grad_(False)
         if self.bottleneck:
             inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
-        self.proxy = CosineHead(model.features)
         model.head = RidgeHead(model.features, self.projection, self.generator("projection"))
 
     def before_experience(self, experience: Experience) -> None:
-        self.grow_head(experience)
         self.gradient_free = not self.bottleneck or experience.index > 0
         if not self.gradient_free:
-            self.proxy.grow(experience.seen, self.generator("head"))
+            self.classifier, self.model.head = self.model.head, CosineHead(self.model.features)
+            self.model.head.grow(experience.seen, self.generator("head"))
             for adapter in adapters_of(self.model):
                 adapter.reset(self.generator("adapter"))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [*super().parameter_groups(), {"params": list(self.proxy.parameters())}]
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = self.cross_entropy(self.proxy(self.model.backbone(batch.images)), batch.labels)
-        self.log("cross_entropy", loss)
-        return loss
+        self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
-        self.proxy = CosineHead(self.model.features)
-        parts = [(self.model.backbone(b.images), b.labels) for b in self.batches(experience)]
+        if not self.gradient_free:
+            self.model.head = self.classifier
+            del self.classifier
+            self.grow_head(experience)
+        parts = [(self.model.encode(b.images), b.labels) for b in self.batches(experience)]
         for features, labels in parts:
             self.model.head.update(features, labels)
         everything = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])

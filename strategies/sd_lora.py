@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.lora import ScaledLoRALinear, inject_lora
 from cl.models.model import Model
 from cl.strategy import Strategy
@@ -39,7 +39,7 @@ class SDLoRA(Strategy):
         norm: str = "factors",
     ) -> None:
         super().__init__()
-        require(norm in ("factors", "product"), f"strategy.norm={norm}: factors or product.")
+        require_one_of("strategy.norm", norm, ("factors", "product"))
         ranks = {0: rank, **{int(task): int(r) for task, r in (reduced_ranks or {}).items()}}
         for task, value in ranks.items():
             require(task >= 0 and value >= 1, f"strategy.reduced_ranks: {task}: {value} cannot be.")

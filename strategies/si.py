@@ -41,9 +41,7 @@ class SI(Strategy):
         self.start = {n: p.detach().clone() for n, p in self._trained().items()}
         self.path = {name: torch.zeros_like(weight) for name, weight in self.start.items()}
 
-    def penalty(self) -> Tensor | float:
-        if not self.strength or not len(self.springs.stiffness):
-            return 0.0
+    def penalty(self) -> Tensor:
         energy = 2 * self.strength * self.springs.energy(dict(self.model.named_parameters()))
         self.log("penalty", energy)
         return energy

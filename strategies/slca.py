@@ -95,7 +95,7 @@ class SLCA(Strategy):
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         self.note_head()
-        parts = [(self.model.backbone(b.images), b.labels) for b in self.batches(experience)]
+        parts = [(self.model.encode(b.images), b.labels) for b in self.batches(experience)]
         features, labels = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
         self.gaussians.update(features, labels, experience.seen)
         if experience.index == 0:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from cl.data.arrays import Array, ArrayDataset
+from cl.data.avalanche import Images, labelled
 from cl.data.computed import computed
 from cl.data.datasets import MissingDataError
 from cl.errors import DataError, require, suggest
@@ -95,39 +95,19 @@ def to_avalanche(stream: Stream) -> Any:
         with_classes_timeline,
         with_task_labels,
     )
-    from avalanche.benchmarks.utils import DataAttribute, TaskAwareSupervisedClassificationDataset
+
+    if any((data.targets < 0).any() for data in stream.train):
+        raise DataError(f"{stream.name}: Avalanche has no experiences without labels.")
 
     def converted(sets: Sequence[ArrayDataset]) -> list[Any]:
         told = stream.scenario == "task-incremental"
-        made = []
-        for index, data in enumerate(sets):
-            attributes = [
-                DataAttribute(data.targets.tolist(), "targets"),
-                DataAttribute(
-                    [index if told else 0] * len(data), "targets_task_labels", use_in_getitem=True
-                ),
-            ]
-            made.append(
-                TaskAwareSupervisedClassificationDataset([Images(data)], data_attributes=attributes)
-            )
-        return made
+        return [
+            labelled(Images(data), data.targets.tolist(), index if told else 0)
+            for index, data in enumerate(sets)
+        ]
 
     benchmark = benchmark_from_datasets(train=converted(stream.train), test=converted(stream.test))
     return with_task_labels(with_classes_timeline(benchmark))
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """An `ArrayDataset` as PyTorch's data sets are."""
-
-    def __init__(self, data: ArrayDataset) -> None:
-        self.data, self.targets = data, data.targets.tolist()
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        images, _ = self.data.take(np.array([index]))
-        return torch.from_numpy(images[0]).permute(2, 0, 1).float() / 255, self.targets[index]
 
 
 def _arrays(experience: Any) -> ArrayDataset:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from cl.data.arrays import ArrayDataset, class_counts
+from cl.data.arrays import Array, ArrayDataset, class_counts
 from cl.data.datasets import DataSet
 from cl.errors import DataError, require
 from cl.stream import Stream, check_order, from_parts, shuffled_classes, split_classes, task_sizes
@@ -162,14 +162,18 @@ def label_noise(
     )
     clean = split_classes(data, order, tasks, base, sizes)
     generator = np.random.RandomState(seed)
-    noisy = tuple(_with_noise(part, rate, kind, generator) for part in clean.train)
+    labels = clean.train[0].labels.copy()  # of all images; the experiences share it
+    for part in clean.train:
+        _add_noise(labels, part, rate, kind, generator)
+    noisy = tuple(replace(part, labels=labels) for part in clean.train)
     return replace(clean, train=noisy, seen=())
 
 
-def _with_noise(
-    data: ArrayDataset, rate: float, kind: str, generator: np.random.RandomState
-) -> ArrayDataset:
-    labels, classes = data.labels.copy(), np.unique(data.targets)
+def _add_noise(
+    labels: Array, data: ArrayDataset, rate: float, kind: str, generator: np.random.RandomState
+) -> None:
+    """Change the labels of some rows of `data`."""
+    classes = np.unique(data.targets)
     for position, label in enumerate(classes):
         rows = data.rows[data.targets == label]
         wrong = np.sort(generator.permutation(rows)[: round(rate * len(rows))])
@@ -178,7 +182,6 @@ def _with_noise(
             labels[wrong] = others[generator.randint(len(others), size=len(wrong))]
         else:
             labels[wrong] = classes[(position + 1) % len(classes)]
-    return replace(data, labels=labels)
 
 
 def _order(data: DataSet, seed: int | None, given: Sequence[int] | None) -> list[int]:

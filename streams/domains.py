@@ -100,6 +100,34 @@ def corrupted(
     return changed(load(dataset), changes(2 * seed), changes(2 * seed + 1))
 
 
+def at_test_time(
+    dataset: str | DataSet = "digits",
+    severity: int = 5,
+    corruptions: Sequence[str] = (),
+    seed: int = 0,
+) -> Stream:
+    """Test-time adaptation (as Wang et al., 2022): clean training images with labels; then, without labels,
+    the test images under one corruption after another, all fifteen unless `corruptions` names some.
+
+    The learner adapts to the images that it is tested on, but their labels are not shown to it; a strategy
+    that asks for them ends with an error. The accuracy on the corruption that comes next is its forward
+    transfer: what the model makes of it before it adapts. severity, seed: as in `corrupted`.
+    """
+    data = load(dataset)
+    tested = corrupted(data, severity, corruptions, seed).test
+    none = np.full(len(data.test.labels), -1, dtype=np.int64)
+    hidden = [replace(part, labels=none) for part in tested[1:]]
+    return Stream(
+        data.name,
+        "domain-incremental",
+        (data.train, *hidden),
+        tuple(tested),
+        data.class_names,
+        data.augmentation,
+        data.card,
+    )
+
+
 def changed(
     data: DataSet, changes: dict[str, Change], test_changes: dict[str, Change] | None = None
 ) -> Stream:

@@ -35,6 +35,11 @@ class ArrayDataset:
         """All rows of `images` and `labels`."""
         return cls(images, labels, np.arange(len(images), dtype=np.int64))
 
+    @classmethod
+    def unlabelled(cls, images: Array) -> ArrayDataset:
+        """All rows of `images`; every label is -1."""
+        return cls.of(images, np.full(len(images), -1, dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.rows)
 

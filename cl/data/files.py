@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ def image_files(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
         folders.sort()
-        found += [Path(place, name) for name in sorted(names) if _is_image(name)]
+        found += [Path(place, name) for name in sorted(names) if is_image(name)]
     return found
 
 
@@ -44,17 +45,28 @@ def file_images(files: Sequence[Path], size: int, key: str) -> Array:
     paths = np.array([os.fspath(file) for file in files])
 
     def make(rows: Array) -> Array:
-        return np.stack(list(_pool().map(lambda row: decode(Path(str(paths[row])), size), rows)))
+        chosen = [Path(str(paths[row])) for row in rows]
+        return decode_all(chosen, size, [str(path) for path in chosen])
 
     return computed((len(files), size, size, 3), make, key)
 
 
-def decode(file: Path, size: int) -> Array:
-    """One image, uint8 size × size × 3; a DataError that names the file if it cannot be decoded."""
+def decode_all(sources: Sequence[Path | bytes], size: int, names: Sequence[str]) -> Array:
+    """A batch of images, uint8 B × size × size × 3; see `decode`."""
+    sides = [size] * len(sources)
+    return np.stack(list(_pool().map(decode, sources, sides, names)))
+
+
+def decode(source: Path | bytes, size: int, name: str = "") -> Array:
+    """One image from a file or its content, uint8 size × size × 3.
+
+    A DataError gives its name (the path if there is none) if it cannot be decoded.
+    """
     from PIL import Image, ImageOps
 
+    name = name or str(source)
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.draft("RGB", (size, size))  # a large JPEG is decoded at a fraction of its size
             upright = ImageOps.exif_transpose(image)
             if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
@@ -63,10 +75,10 @@ def decode(file: Path, size: int) -> Array:
             fitted = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
             return np.asarray(fitted)
     except FileNotFoundError:
-        raise DataError(f"{file} is missing.") from None
+        raise DataError(f"{name} is missing.") from None
     except Exception as error:  # Pillow raises many kinds, DecompressionBombError among them
         raise DataError(
-            f"{file} cannot be decoded ({error}). Delete or replace it, or let a folder stream leave "
+            f"{name} cannot be decoded ({error}). Delete or replace it, or let a folder stream leave "
             "such images out: stream.skip_unreadable=true"
         ) from None
 
@@ -84,7 +96,8 @@ def _is_unreadable(file: Path) -> bool:
     return False
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image: by its suffix, and not if it is hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 

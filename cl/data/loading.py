@@ -46,6 +46,11 @@ class Images:
         pixels = torch.from_numpy(self.pixels[which]).to(self.on, non_blocking=True)
         return self.transform(pixels)
 
+    def rows(self, which: Array) -> Tensor:
+        """Some of the images, still unread."""
+        chosen = Images(self.data, self.positions[which], self.transform, self.on)
+        return cast(Tensor, chosen)
+
     def __len__(self) -> int:
         return len(self.positions)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cl.data.arrays import Array, ArrayDataset
-from cl.errors import DataError, require, suggest
+from cl.data.loading import Batch
+from cl.errors import DataError, require, require_one_of
 from cl.ops.tensors import pad_to
 
 FILLINGS = ("reservoir", "class_balanced")
@@ -53,8 +54,8 @@ class Memory(nn.Module):
     ) -> None:
         super().__init__()
         require(size >= 0, f"memory={size}: it must not be negative.")
-        require(unit in UNITS, f"memory_unit={unit}: {suggest(unit, UNITS)}")
-        require(filling in FILLINGS, f"filling={filling}: {suggest(filling, FILLINGS)}")
+        require_one_of("memory_unit", unit, UNITS)
+        require_one_of("filling", filling, FILLINGS)
         self.size, self.unit, self.filling, self.repeats = size, unit, filling, repeats
         self.register_buffer("images", torch.zeros(0, 0, 0, 0, dtype=torch.uint8))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
@@ -152,6 +153,34 @@ class Memory(nn.Module):
         stays = torch.zeros(len(keys), dtype=torch.bool)
         stays[order[: self.capacity]] = True
         return stays
+
+
+class Rehearsal(Memory):
+    """A memory that knows the present experience: its images are offered, earlier ones recalled.
+
+    random: what decides in this experience; images that were drawn may be augmented with it, too.
+    """
+
+    data: ArrayDataset | None = None
+    random: Generator
+
+    def open(self, data: ArrayDataset, generator: Generator) -> None:
+        """An experience begins."""
+        self.data, self.random = data, generator
+        self.begin(len(data))
+
+    def recall(self, count: int, batch: Batch) -> Sample:
+        """At most `count` different images, at random, none of them in the batch."""
+        return self.draw(count, self.random, exclude=batch.positions)
+
+    def offer(self, batch: Batch, logits: Tensor | None = None) -> None:
+        """Offer the batch's images, as they are without augmentation; as in `add`."""
+        assert self.data is not None, "the experience is over"
+        self.add(self.data, batch.positions, self.random, logits)
+
+    def close(self) -> None:
+        """The experience is over, and its data are out of reach."""
+        self.data = None
 
 
 def rank_within(labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
+from cl.loggers.estimate import StepEstimate
 from cl.metrics import Matrix
 from cl.report.plots import is_dark, shade
 
@@ -57,31 +58,40 @@ class ConsoleLogger(Logger):
         self.say(f"pretrained: {escape(run.pretrained)}")
         if run.pretrained == "random":
             self.say("[yellow]The backbone starts at random: accuracies say little.[/]")
-        self.began = self.told = time.monotonic()
-        self.first_step: int | None = None
+        self.told = time.monotonic()
+        self.first: tuple[float, int] | None = None
+        self.trained = False
+        lengths = [len(data) for data in run.stream.train]
+        self.estimate = StepEstimate(lengths, run.trainable_steps)
         self.task: TaskID = self.progress.add_task("", total=run.trainable_steps or None, speed="")
         if run.trainable_steps:
             self.progress.start()
 
     def step(self, values: dict[str, float]) -> None:
-        done, total = int(values["total_steps"]), self.run.trainable_steps
-        if self.first_step is None:  # of a resumed run it is not 1
-            self.first_step = done - int(values["step"])
+        done = int(values["total_steps"])
+        before = done - int(values["step"])
+        self.estimate.update(int(values["experience"]), int(values["steps"]), before)
+        total, self.trained = self.estimate.total, True
         epochs = int(self.run.config.get("trainer", {}).get("epochs", 1))
         epoch = math.ceil(epochs * values["step"] / values["steps"])
         where = (
             f"task {int(values['experience']) + 1}/{self.run.experiences}  epoch {epoch}/{epochs}"
         )
         speed = f"{values['images_per_second']:,.0f} images/s"
-        self.progress.update(self.task, completed=done, description=where, speed=speed)
+        self.progress.update(self.task, completed=done, total=total, description=where, speed=speed)
         now = time.monotonic()
-        if self.progress.disable and now - self.told >= PLAIN_SECONDS:
+        start, first = self.first = self.first or (now, done)  # of a resumed run it is not 1
+        if self.progress.disable and now - self.told >= PLAIN_SECONDS and done > first:
             self.told = now
-            left = (now - self.began) / (done - self.first_step) * (total - done)
+            left = (now - start) / (done - first) * (total - done)
             line = f"{where}  {done / max(1, total):.0%}  {speed}  about {duration(left)} left"
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def experience(self, result: ExperienceResult) -> None:
+        if not self.trained:  # the estimate must know of an experience without training
+            self.estimate.update(result.index, 0, result.total_steps)
+            self.progress.update(self.task, total=self.estimate.total or None)
+        self.trained = False
         row = result.accuracy[result.index, : result.index + 1]
         classes = ", ".join(result.classes[:5]) + (" …" if len(result.classes) > 5 else "")
         seconds = result.training_seconds + result.evaluation_seconds

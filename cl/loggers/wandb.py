@@ -57,7 +57,8 @@ class WandbLogger(Logger):
         self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
         self.wandb_run: Any = None
-        self.steps, self.complete, self.warned = 0, False, False
+        self.steps, self.complete, self.warned, self.draws = 0, False, False, True
+        self.undrawn: Matrix | None = None
 
     def start(self, run: RunInfo) -> None:
         if self.mode == "disabled":
@@ -96,6 +97,7 @@ class WandbLogger(Logger):
     def close(self) -> None:
         if self.thread is None:
             return
+        self.calls.put(self._draw)
         if self.complete and self.save_artifact:
             self.calls.put(self._upload)
         code = 0 if self.complete else 1
@@ -110,16 +112,33 @@ class WandbLogger(Logger):
         number = self.steps + extra
 
         def send() -> None:
-            pictures = {} if matrix is None else self._pictures(matrix)
-            self.wandb_run.log({**row, **pictures}, step=number)
+            self.wandb_run.log(row, step=number)
+            self.undrawn = self.undrawn if matrix is None else matrix
 
         self.calls.put(send)
+
+    def _draw(self) -> None:
+        """Add the latest matrix to the last row; for a table wandb asks its server, which may be gone."""
+        R, self.undrawn = self.undrawn, None
+        if R is None or not self.draws:
+            return
+        try:
+            self.wandb_run.log(self._pictures(R), commit=False)
+        except Exception as error:
+            self.draws = False  # the numbers go on; asking again each time would hold them up
+            self._warn(f"Weights & Biases failed ({_short(error)})")
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next call. Pictures are drawn when no numbers wait."""
+        if self.calls.empty():
+            self._draw()
+        return self.calls.get()
 
     def _work(self) -> None:
         """The thread: open the run, make the calls in order; after an error, drop the rest."""
         try:
             self._open()
-            while (call := self.calls.get()) is not None:
+            while (call := self._next()) is not None:
                 call()
         except Exception as error:  # whatever it is, the training goes on
             self._warn(f"Weights & Biases failed ({_short(error)})")

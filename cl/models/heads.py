@@ -13,7 +13,9 @@ from cl.ops.ridge import ridge
 class LinearHead(nn.Module):
     """A linear layer whose rows are the classes; growing leaves the old rows as they are, bit for bit.
 
-    weight: classes × features. bias: classes. New rows are drawn from N(0, 0.02²), with bias 0.
+    weight: classes × features. bias: classes. New rows and biases are zero, so that a new class begins with
+    the logit 0. A cross-entropy over the current classes never compares tasks, and what random rows add to
+    the logits of a task (0.02 · ‖features‖, some tenths) stays there, at a small learning rate for good.
     """
 
     def __init__(self, features: int) -> None:
@@ -26,15 +28,13 @@ class LinearHead(nn.Module):
         """How many classes the head has."""
         return len(self.weight)
 
-    def grow(self, classes: int, generator: Generator) -> None:
-        """Add rows until there are `classes`."""
+    def grow(self, classes: int, generator: Generator | None = None) -> None:
+        """Add rows until there are `classes`; nothing here is random."""
         added = classes - self.classes
         if added <= 0:
             return
-        rows = torch.randn(added, self.weight.shape[1], generator=generator) * 0.02
-        weight, bias = self.weight.data, self.bias.data
-        self.weight = nn.Parameter(torch.cat([weight, rows.to(weight)]))
-        self.bias = nn.Parameter(torch.cat([bias, bias.new_zeros(added)]))
+        self.weight = nn.Parameter(F.pad(self.weight.data, (0, 0, 0, added)))
+        self.bias = nn.Parameter(F.pad(self.bias.data, (0, added)))
 
     def linear_state(self) -> dict[str, Tensor]:
         """The state of a linear layer that ranks the classes in the same order."""

@@ -47,6 +47,10 @@ class LoRALinear(nn.Module):
         self.B = nn.Parameter(new(count, rows, rank))
         self.register_buffer("old_A", new(count, 0, base.in_features))
         self.register_buffer("old_B", new(count, rows, 0))
+        self._add_tensors()
+
+    def _add_tensors(self) -> None:
+        """What another kind of layer has besides; called once, when all of the above is there."""
 
     def reset(self, generator: Generator) -> None:
         """Start a new task: A Kaiming-uniform (a = √5, so ±1/√in), B zero; the output is unchanged."""
@@ -114,16 +118,8 @@ class GatedLoRALinear(LoRALinear):
     gate: blocks × rank. A term whose gate is 0 adds nothing, so the gates decide about the rank.
     """
 
-    def __init__(
-        self,
-        base: nn.Linear,
-        rank: int,
-        alpha: float,
-        dropout: float = 0.0,
-        blocks: Sequence[slice] | None = None,
-    ) -> None:
-        super().__init__(base, rank, alpha, dropout, blocks)
-        self.gate = nn.Parameter(self.A.detach().new_ones(len(self.blocks), rank))
+    def _add_tensors(self) -> None:
+        self.gate = nn.Parameter(self.A.detach().new_ones(len(self.blocks), self.rank))
 
     def reset(self, generator: Generator) -> None:
         """Start a new task: gates from N(0, 1), A and B as in any LoRA."""
@@ -145,15 +141,7 @@ class ScaledLoRALinear(LoRALinear):
     magnitudes: nn.Parameter
     old_task: Tensor
 
-    def __init__(
-        self,
-        base: nn.Linear,
-        rank: int,
-        alpha: float,
-        dropout: float = 0.0,
-        blocks: Sequence[slice] | None = None,
-    ) -> None:
-        super().__init__(base, rank, alpha, dropout, blocks)
+    def _add_tensors(self) -> None:
         self.register_buffer("old_task", torch.zeros(0, dtype=torch.int64))
 
     def share(self, magnitudes: nn.Parameter) -> None:

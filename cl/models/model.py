@@ -13,6 +13,7 @@ from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
 from cl.models.frozen import Fingerprint, frozen_prefix, run_prefix, run_rest
 from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
+from cl.parallel import Ranks
 
 Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
 
@@ -34,6 +35,7 @@ class Model(nn.Module):
         self.cache = cache
         self.fingerprint = Fingerprint()
         self.trained: set[int] | None = None
+        self.ranks = Ranks()
 
     def set_trained(self, trained: set[int]) -> None:
         """Tell which parameters, by id, are trained from now on; all others may be taken for frozen."""
@@ -51,6 +53,11 @@ class Model(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """float32 B × 3 × S × S (or `cl.data.loading.Images`) to the backbone's features, B × features."""
+        if self.ranks.active and len(images) >= self.ranks.world:
+            return self.ranks.gather(self._encode(self.ranks.share(images)), len(images))
+        return self._encode(images)
+
+    def _encode(self, images: Tensor) -> Tensor:
         if not isinstance(images, Images) or self.cache is None or self.trained is None:
             return self._whole(as_tensor(images))
         prefix = frozen_prefix(self.backbone, self.trained)

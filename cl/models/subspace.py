@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from cl.models.lora import linear_layers
 from cl.ops.subspaces import without_block, without_span
 
 
-class Held(nn.Module):
+class Held(ABC, nn.Module):
     """A matrix W = U diag(s) Vᵀ (m × n) of which the first k singular directions are held.
 
     left: U_h, m × k. right: V_h, n × k. fixed: the part of W that no parameter changes, m × n. All tensors
@@ -50,23 +51,25 @@ class Held(nn.Module):
             parameter.grad = None
         self._clear(rows, columns)
 
+    @abstractmethod
     def _start(self, weight: Tensor, held: Tensor, U: Tensor, s: Tensor, Vt: Tensor) -> None:
-        raise NotImplementedError
+        """Set `fixed` and the parameters. held: the first k terms of the decomposition U, s, Vt of weight."""
 
+    @abstractmethod
     def _clear(self, rows: int, columns: int) -> None:
-        raise NotImplementedError
+        """Empty the parameters."""
 
+    @abstractmethod
     def weight(self) -> Tensor:
         """The matrix, differentiable in the parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self) -> None:
         """Put the parameters back where the held directions are not touched."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project_gradient(self) -> None:
         """The same for the gradients."""
-        raise NotImplementedError
 
 
 class HeldFactors(Held):

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cl.errors import require, suggest
+from cl.ops.per_sample import LossOfLogits as LossOfLogits
+from cl.ops.per_sample import PerSampleGradients
 
-LossOfLogits = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 FISHERS = ("empirical", "model", "batch")
@@ -44,26 +43,16 @@ def mean_over_images(
     each number, such as a square. numbers: how many numbers of single images' gradients are held
     at once. The model should be in evaluation mode.
     """
-    weights = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    frozen = {n: t.detach() for n, t in model.state_dict().items() if n not in weights}
+    total = {n: torch.zeros_like(p) for n, p in model.named_parameters() if p.requires_grad}
 
-    def of_one_image(theta: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(model, (theta, frozen), (image[None],))
-        return objective(logits, label[None])
+    def receive(name: str, gradients: Tensor) -> None:
+        total[name] += measure(gradients).sum(0)
 
-    gradients = vmap(grad(of_one_image), in_dims=(None, 0, 0))
-    total = {name: torch.zeros_like(value) for name, value in weights.items()}
-    chunk = max(1, numbers // max(1, sum(value.numel() for value in weights.values())))
+    pass_on = PerSampleGradients(model, objective, receive, numbers)
     count = 0
     for images, labels in batches:
-        for some, targets in zip(
-            torch.split(images, chunk), torch.split(labels, chunk), strict=True
-        ):
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be vectorised over images
-                each = gradients(weights, some, targets)
-            for name, gradient in each.items():
-                total[name] += measure(gradient).sum(0)
-            count += len(targets)
+        pass_on(images, labels)
+        count += len(labels)
     return {name: value / max(1, count) for name, value in total.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from cl.checkpoint import load_json
 from cl.errors import ConfigurationError, DataError, require, suggest
 from cl.metrics import Matrix
 from cl.report.runs import Run
@@ -23,7 +25,9 @@ IGNORED = (
     "logger",
     "names",
     "trainer.device",
+    "cache",
     "trainer.checkpoint",
+    "trainer.checkpoint_minutes",
     "trainer.evaluation_batch_size",
 )
 """Configuration keys that may differ between runs that are averaged: they do not change what is measured."""
@@ -94,17 +98,16 @@ class Difference:
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Path]]:
-    """The complete runs in or below the folders, and the folders of those that are not complete."""
+    """The complete runs in or below the folders, and the folders of those that are not complete.
+
+    The folder of a sweep stands for the runs of the sweep, wherever these are.
+    """
     complete: dict[Path, Run] = {}
     incomplete: set[Path] = set()
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path}: there is no such folder.")
-        for file in sorted(path.rglob("config.yaml")):
-            folder = file.parent
-            inside = folder.relative_to(path).parts
-            if "wandb" in inside or "checkpoints" in inside:
-                continue
+        for folder in [*_below(path), *_of_sweep(path)]:
             if (folder / "summary.json").exists():
                 complete[folder.resolve()] = Run.load(folder)
             else:
@@ -112,11 +115,32 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Path]]:
     return list(complete.values()), sorted(incomplete)
 
 
+def _below(path: Path) -> list[Path]:
+    """The run folders in or below a folder."""
+    found = [file.parent for file in sorted(path.rglob("config.yaml"))]
+    return [f for f in found if not {"wandb", "checkpoints"} & set(f.relative_to(path).parts)]
+
+
+def read_jobs(sweep: Path) -> list[dict[str, Any]]:
+    """What a sweep noted of its runs, in order: overrides, error and folder, as a path from here."""
+    jobs: list[dict[str, Any]] = [load_json(f) for f in sorted(sweep.glob("jobs/*.json"))]
+    for job in jobs:
+        if job["folder"] is not None:  # it is noted as seen from the sweep, so that both can move
+            job["folder"] = Path(os.path.normpath(sweep / job["folder"]))
+    return jobs
+
+
+def _of_sweep(path: Path) -> list[Path]:
+    """The run folders of a sweep; those that are gone are left out."""
+    folders = [job["folder"] for job in read_jobs(path)]
+    return [folder for folder in folders if folder is not None and folder.is_dir()]
+
+
 def group_runs(runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
     """The runs grouped by the values of the keys `by`; of two runs of one seed the later one is taken."""
     found: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: str(run.summary["date"])):
-        name = ", ".join(_label(run, key, len(by) > 1) for key in by)
+        name = ", ".join(_label(run, key) for key in by)
         found.setdefault(name, {})[int(run.summary["seed"])] = run
     return [
         Group(name, tuple(r for _, r in sorted(seeds.items()))) for name, seeds in found.items()
@@ -186,7 +210,7 @@ def _refuse(what: str, first: Run, second: Run, keys: Sequence[str]) -> None:
     )
 
 
-def _label(run: Run, key: str, several: bool) -> str:
+def _label(run: Run, key: str) -> str:
     names = run.summary["names"]
     if key in names:
         return str(names[key])
@@ -197,7 +221,7 @@ def _label(run: Run, key: str, several: bool) -> str:
     if key not in facts:
         near = suggest(key, [*names, *facts])
         raise ConfigurationError(f"--by {key}: {run.folder} has no such key. {near}")
-    return f"{key}={facts[key]}" if several else str(facts[key])
+    return f"{key}={facts[key]}"
 
 
 def _facts(run: Run) -> dict[str, Any]:

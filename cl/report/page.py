@@ -74,7 +74,7 @@ def samples(stream: Stream, task: int) -> list[Sample]:
     chosen = chosen[np.argsort(targets[chosen], kind="stable")]
     images, labels = data.take(chosen)
     return [
-        Sample(str(stream.class_names[int(label)]), _png(image))
+        Sample(str(stream.class_names[label]) if label >= 0 else "no label", _png(image))
         for image, label in zip(images, labels, strict=True)
     ]
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 from cl.data.datasets import DataSet
+from cl.data.unpacking import is_archive
 from cl.errors import ConfigurationError, require, suggest
 from streams.datasets import arrays, files
+from streams.datasets.hub import read_hub
 from streams.datasets.own import read
 
 IMAGE_SIZE = 64
+HUB = "hf:"
 
 ARRAYS: dict[str, Callable[[], DataSet]] = {
     "digits": arrays.digits,
@@ -33,7 +36,8 @@ def load(dataset: str | DataSet) -> DataSet:
     """The data set of this name; a `DataSet` is handed back.
 
     Images in files have 64 pixels a side; another side follows an @: "flowers@224". A path stands for one's
-    own data: a `.npz` file, or a folder in one of the layouts of `streams.own.folder`.
+    own data: a `.npz` file, or a folder or archive in one of the layouts of `streams.own.folder`.
+    "hf:ylecun/mnist" is a data set of Hugging Face.
     """
     if isinstance(dataset, DataSet):
         return dataset
@@ -50,7 +54,9 @@ def load(dataset: str | DataSet) -> DataSet:
         return ARRAYS[name]()
     if name in FILES:
         return FILES[name](size)
-    if "/" in name or name.endswith(".npz"):
+    if name.startswith(HUB):
+        return read_hub(name.removeprefix(HUB), size)
+    if "/" in name or name.endswith(".npz") or is_archive(name):
         return read(name, size)
     raise ConfigurationError(
         f"stream.dataset={dataset}: {suggest(name, [*ARRAYS, *FILES])} "

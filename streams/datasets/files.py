@@ -12,6 +12,7 @@ import numpy as np
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
 from cl.data.files import file_images
+from cl.data.unpacking import ARCHIVES
 from cl.errors import DataError
 from streams.datasets.own import read_folder
 from streams.datasets.places import data_folder, fetched
@@ -157,9 +158,12 @@ def from_folder(name: str, size: int) -> DataSet:
     """A data set of `FOLDERS`, images of `size` pixels a side."""
     layout, card = FOLDERS[name]
     folder = data_folder() / name
-    if not folder.is_dir():
-        raise missing(name, folder, f"{name}/{layout}", card)
-    return replace(read_folder(str(folder), size), name=name, card=card)
+    places = (folder, *(folder.with_name(name + suffix) for suffix in ARCHIVES))
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        where = f"{name}/{layout}, or all this in an archive {name}.zip (or .tar, .tar.gz …)"
+        raise missing(name, folder, where, card)
+    return replace(read_folder(str(found), size), name=name, card=card)
 
 
 def from_torchvision(name: str, size: int) -> DataSet:

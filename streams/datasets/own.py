@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from cl.data.arrays import Array, ArrayDataset, load_array
 from cl.data.datasets import DataSet, stratified_split
 from cl.data.files import file_images, image_files, subfolders, unreadable
+from cl.data.unpacking import check_npz, is_archive, unpacked
 from cl.errors import DataError, require
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -20,7 +22,7 @@ TEST_KEYS = (("test_images", "test_labels"), ("x_test", "y_test"))
 
 
 def read(path: str, image_size: int) -> DataSet:
-    """The data set at a path: a `.npz` file, or a folder of images (see `read_folder`)."""
+    """The data set at a path: a `.npz` file, or a folder or archive of images (see `read_folder`)."""
     return read_arrays(path) if path.endswith(".npz") else read_folder(path, image_size)
 
 
@@ -58,10 +60,13 @@ def read_folder(
     seed: int = 0,
     skip_unreadable: bool = False,
 ) -> DataSet:
-    """A data set of image files under `root` (see `streams.own.folder` for the layouts)."""
+    """A data set of image files under `root`, a folder or an archive (see `streams.own.folder`)."""
     path = Path(root).expanduser()
+    if path.is_file() and is_archive(path):
+        inside = read_folder(str(unpacked(path)), image_size, test_share, seed, skip_unreadable)
+        return replace(inside, name=path.name.partition(".")[0])
     if not path.is_dir():
-        raise DataError(f"stream.root={root}: there is no such folder.")
+        raise DataError(f"stream.root={root}: there is no such folder, nor a zip or tar archive.")
     folders = subfolders(path)
     if not folders:
         raise DataError(
@@ -147,11 +152,12 @@ def _classes(folders: Sequence[Path], skip_unreadable: bool) -> tuple[list[Path]
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise DataError(f"{path} is missing.") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as arrays: {error}.") from None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,27 @@ def test_pairs_are_of_the_same_seed(tmp_path: Path) -> None:
     assert (found.mean, found.n) == (pytest.approx(0.1), 1)
     assert math.isnan(found.half_width)
     assert "+10.00 (1 pair)" in to_markdown(compared)
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sweep(tmp_path / "runs")
+    make_run(tmp_path / "runs", "naive", 3, 0.9)  # not of the sweep
+    jobs = tmp_path / "sweeps" / "first" / "jobs"
+    jobs.mkdir(parents=True)
+    kept = sorted((tmp_path / "runs").glob("*/*-seed[012]"))
+    for number, folder in enumerate([*kept, tmp_path / "runs" / "gone"]):
+        note = {"folder": os.path.relpath(folder, jobs.parent), "overrides": [], "error": None}
+        (jobs / f"{number:05d}.json").write_text(json.dumps(note))
+    (jobs / "00009.json").write_text('{"folder": null, "overrides": [], "error": "failed"}')
+    for here, sweep in ((tmp_path, Path("sweeps/first")), (jobs, Path(".."))):
+        monkeypatch.chdir(here)
+        groups = compare([sweep]).groups
+        assert [(group.name, group.seeds) for group in groups] == [
+            ("olora", [0, 1, 2]),
+            ("naive", [0, 1, 2]),
+        ]
 
 
 def test_fewer_forgotten_is_better(tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def test_show_tells_the_description_and_the_defaults(capsys: pytest.CaptureFixtu
     assert "(plugin)" in describe("ema")
 
 
+def test_the_tables_in_a_document_are_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    tables = {kind: f"{markdown(kind)}\n" for kind in ("strategy", "plugin")}
+    text = "Before\n\n{strategy}\nbetween | these\n\n{plugin}\nafter\n"
+    outdated = {kind: "\n".join(t.splitlines()[:2]) + "\n| old |\n" for kind, t in tables.items()}
+    file.write_text(text.format(**outdated))
+    main(["--readme", str(file)])
+    assert file.read_text() == text.format(**tables)
+    file.write_text("no table")
+    with pytest.raises(SystemExit, match="it must hold 2 tables"):
+        main(["--readme", str(file)])
+    assert file.read_text() == "no table"
+
+
 def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     shown = capsys.readouterr().out

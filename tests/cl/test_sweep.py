@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
 import configs
-from cl.sweep import varied
+from cl.loggers import ExperienceResult, Logger
+from cl.report.groups import read_jobs
+from cl.sweep import UNFINISHED, begin, note, varied
 
 ROOT = Path(configs.__file__).parent.parent
 
@@ -28,9 +36,57 @@ def test_a_failing_run_is_listed_and_the_others_are_compared(tmp_path: Path) -> 
         file.name for file in sweep.iterdir()
     }
     table = (sweep / "comparison.md").read_text()
-    assert "| 2 | 2 |" in table, "the group stream.tasks=2, and n = 2"
+    assert "| stream.tasks=2 | 2 |" in table, "its n is 2"
     jobs = [json.loads(file.read_text()) for file in sorted((sweep / "jobs").iterdir())]
     assert [job["error"] is None for job in jobs] == [True, True, False, False]
+
+
+def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored afterwards
+
+    def job(number: int, strategy: str) -> DictConfig:
+        """The configuration that Hydra gives to one run of a sweep."""
+        choices = [f"strategy={strategy}", "stream._target_=tests.conftest.toy_stream"]
+        choices += ["stream=custom", "backbone.image_size=8", "backbone.pretrained=false"]
+        choices += ["trainer.device=cpu", f"output={tmp_path}/runs", "logger=[files]"]
+        where = [f"hydra.sweep.dir={tmp_path}/sweep", f"hydra.job.num={number}"]
+        with initialize_config_module("configs", version_base="1.3"):
+            cfg = compose(
+                "config", [*choices, *where, "hydra.mode=MULTIRUN"], return_hydra_config=True
+            )
+        HydraConfig.instance().set_config(cfg)
+        plain = copy.deepcopy(cfg)
+        with open_dict(plain):
+            del plain["hydra"]
+        return plain
+
+    class Killed(Logger):
+        def experience(self, result: ExperienceResult) -> None:
+            if result.index == 1:
+                raise KeyboardInterrupt
+
+    first = begin(job(0, "simplecil"))
+    assert first is not None
+    first.loggers = [Killed()]
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    (noted,) = read_jobs(tmp_path / "sweep")
+    assert noted["folder"] == first.folder
+    assert noted["error"] == UNFINISHED, "it is listed, although nobody was left to note an error"
+
+    other = begin(job(1, "naive"))
+    assert other is not None
+    assert other.matrix.rows == 0, "another run begins at the beginning"
+
+    again = begin(job(0, "simplecil"))
+    assert again is not None
+    assert (again.folder, again.matrix.rows) == (first.folder, 1)
+    again.run()
+    note(again.folder)
+    assert begin(job(0, "simplecil")) is None, "there is nothing left to do"
+    assert read_jobs(tmp_path / "sweep")[0]["error"] is None
 
 
 def test_a_sweep_is_compared_by_what_varies() -> None:

@@ -100,7 +100,9 @@ def test_gates_shrink_in_the_second_half_of_the_steps(compose: Compose) -> None:
     made = learner(compose, "trainer.lr=0.0", reference_steps=None, threshold=0.1)
     strategy = codyra(made)
     seen: list[Tensor] = []
-    made.learn(toy_stream().experience(0), lambda progress: seen.append(strategy.gates.clone()))
+    made.learn(
+        toy_stream().experience(0), on_step=lambda progress: seen.append(strategy.gates.clone())
+    )
     start, steps = strategy.initial_gates, len(seen)
     assert steps == 6
     for step, gates in enumerate(seen):

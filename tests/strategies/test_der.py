@@ -109,7 +109,7 @@ def test_repeats(compose: Compose, repeats: str, copies: int) -> None:
 
 
 def test_old_classes_are_remembered(compose: Compose) -> None:
-    training = ("trainer.lr=1e-3", "trainer.epochs=10", "strategy.memory=48")
+    training = ("trainer.lr=3e-4", "trainer.epochs=20", "strategy.memory=48")
     for method in ("der", "derpp"):
         learner = learn(compose, f"strategy={method}", *training)
         within = [

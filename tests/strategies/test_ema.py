@@ -16,7 +16,7 @@ def test_the_average_is_the_formula(compose: Compose) -> None:
     start = plain.model.get_parameter(name).detach().clone()
     plain.learn(
         stream.experience(0),
-        lambda progress: path.append(plain.model.get_parameter(name).detach().clone()),
+        on_step=lambda progress: path.append(plain.model.get_parameter(name).detach().clone()),
     )
     expected = start
     for weight in path:
@@ -34,7 +34,9 @@ def test_the_average_is_taken_before_a_strategy_merges_its_adapters(compose: Com
     path: list[torch.Tensor] = []
     plain = Learner(compose("strategy=olora", "strategy.rank=2"), stream.info)
     (first, *_) = lora_layers(plain.model)
-    plain.learn(stream.experience(0), lambda progress: path.append(first.B.detach().clone()))
+    plain.learn(
+        stream.experience(0), on_step=lambda progress: path.append(first.B.detach().clone())
+    )
     expected = torch.zeros_like(path[0])
     for factor in path:
         expected = decay * expected + (1 - decay) * factor

@@ -29,7 +29,7 @@ def test_without_a_memory_it_is_naive_fine_tuning_over_the_classes_seen(compose:
 
 
 def test_old_classes_are_remembered(compose: Compose) -> None:
-    training = ("trainer.lr=1e-3", "trainer.epochs=10")
+    training = ("trainer.lr=3e-4", "trainer.epochs=20")
     accuracy = []
     for size in (0, 24):
         learner = learn(compose, "strategy=er", f"strategy.memory={size}", *training)

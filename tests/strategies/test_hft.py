@@ -152,11 +152,13 @@ def test_a_matrix_is_trained_in_half_of_the_tasks() -> None:
 
 def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn() -> None:
     """½(w1−1)² + ½(w2−1)² from 0: with w2 held the answer is (1, 0), then with w1 held (1, 1)."""
-    strategy = HFT()
-    weight = torch.nn.Parameter(torch.zeros(2, 1))
+    strategy, layer = HFT(), torch.nn.Linear(1, 2, bias=False)
+    strategy.attach(torch.nn.ModuleDict({"backbone": layer}), 0, torch.device("cpu"), 1)  # type: ignore[arg-type]
+    weight = layer.weight
+    weight.data.zero_()
     for row, expected in ((1, [1.0, 0.0]), (0, [1.0, 1.0])):
         rows = torch.tensor([row])
-        strategy.held = [(weight, rows, weight.detach()[rows].clone())]
+        strategy.held = [("weight", rows, weight.detach()[rows].clone())]
         optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=0.0)
         for _ in range(600):
             optimiser.zero_grad()
@@ -173,6 +175,51 @@ def test_the_share_that_was_trained_is_reported(compose: Compose) -> None:
     assert 0.45 < float(made.logged["trained_share"]) < 0.6
 
 
-def test_an_unknown_level_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="level=head"):
-        HFT(level="head")
+class Watch(Plugin):
+    """Notes, step by step, which rows of which weights are frozen, and all weights."""
+
+    def __init__(self, strategy: HFT) -> None:
+        super().__init__()
+        self.strategy = [strategy]
+        self.frozen: list[dict[str, list[int]]] = []
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def after_step(self) -> None:
+        self.frozen.append({name: rows.tolist() for name, rows, _ in self.strategy[0].held})
+        weights = self.model.backbone.named_parameters()
+        self.weights.append({name: weight.detach().clone() for name, weight in weights})
+
+
+def test_another_half_in_every_epoch(compose: Compose) -> None:
+    """Three steps an epoch: the half stays for three, then another is drawn; the frozen rows do not move."""
+    made = learner(compose, "trainer.epochs=3", *ADAMW, redraw="epoch")
+    assert isinstance(made.strategy, HFT)
+    watch = Watch(made.strategy)
+    watch.attach(made.model, 0, made.fabric.device, 8)
+    made.plugins[:] = [watch]
+    made.learn(toy_stream().experience(0))
+    assert len(watch.frozen) == 9
+    epochs = [watch.frozen[first : first + 3] for first in (0, 3, 6)]
+    assert all(step == steps[0] for steps in epochs for step in steps)
+    assert epochs[0][0] != epochs[1][0] != epochs[2][0] != epochs[0][0]
+    for step in range(1, 9):
+        before, after = watch.weights[step - 1], watch.weights[step]
+        for name, rows in watch.frozen[step].items():
+            assert torch.equal(after[name][rows], before[name][rows]), (step, name)
+            others = sorted(set(range(len(after[name]))) - set(rows))
+            assert not others or not torch.equal(after[name][others], before[name][others])
+    assert 0.45 < float(made.logged["trained_share"]) < 0.6
+
+
+def test_the_first_epochs_half_is_the_tasks(compose: Compose) -> None:
+    once = [learner(compose, "trainer.epochs=1", redraw=redraw) for redraw in ("task", "epoch")]
+    for made in once:
+        made.learn(toy_stream().experience(0))
+    for name, tensor in once[0].model.state_dict().items():
+        assert torch.equal(tensor, once[1].model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("argument", ["level", "redraw"])
+def test_an_unknown_option_is_an_error(argument: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{argument}=head"):
+        HFT(**{argument: "head"})

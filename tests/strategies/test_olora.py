@@ -104,7 +104,7 @@ def test_penalty_and_overlap_are_reported(compose: Compose) -> None:
     made = learner(compose)
     made.learn(
         toy_stream().experience(1),
-        lambda progress: reports.append({k: float(v) for k, v in made.logged.items()}),
+        on_step=lambda progress: reports.append({k: float(v) for k, v in made.logged.items()}),
     )
     assert reports[0]["orthogonality"] > 0
     assert 0 < float(made.logged["overlap"]) < 1

@@ -16,9 +16,14 @@ from tests.conftest import Compose, toy_stream
 
 
 def learner(
-    compose: Compose, experiences: int = 1, tasks: int = 2, lr: float = 1e-2, **arguments: Any
+    compose: Compose,
+    experiences: int = 1,
+    tasks: int = 2,
+    lr: float = 1e-2,
+    epochs: int = 2,
+    **arguments: Any,
 ) -> Learner:
-    cfg = compose("strategy=sd_lora", f"trainer.lr={lr}")
+    cfg = compose("strategy=sd_lora", f"trainer.lr={lr}", f"trainer.epochs={epochs}")
     cfg.strategy.update({"rank": 3, **arguments})
     stream = toy_stream(tasks, classes=2 * tasks)
     made = Learner(cfg, stream.info)
@@ -119,7 +124,7 @@ def test_the_first_task_is_lora_with_the_starting_magnitude(compose: Compose) ->
 
 
 def test_old_directions_stay_bit_for_bit_and_old_magnitudes_move(compose: Compose) -> None:
-    made, again = (learner(compose, 2, 4, lr=0.5) for _ in range(2))
+    made, again = (learner(compose, 2, 4, lr=0.05, epochs=6) for _ in range(2))
     stream = toy_stream(4, classes=8)
     sd_lora(again).before_experience(stream.experience(2))  # the directions as the task begins
     made.learn(stream.experience(2))

@@ -11,10 +11,12 @@ from PIL import Image
 
 from cl.data.files import decode
 from cl.errors import ConfigurationError, DataError
+from cl.learner import Learner
 from cl.stream import Stream
+from cl.training import Progress
 from streams.classes import long_tailed
 from streams.own import arrays, folder
-from tests.conftest import toy_images
+from tests.conftest import Compose, toy_images
 
 
 def paint(file: Path, colour: tuple[int, ...], mode: str = "RGB", size: tuple = (12, 10)) -> None:
@@ -154,6 +156,37 @@ def test_twenty_thousand_files_are_listed_in_a_second(tmp_path: Path) -> None:
     stream = folder(str(tmp_path), tasks=5)
     assert sum(len(part) for part in stream.train) == 16000
     assert time.process_time() - start < 1
+
+
+class FirstStepError(Exception):
+    """Raised by the test to stop the training."""
+
+
+def test_twenty_thousand_files_start_training_within_a_second(
+    tmp_path: Path, compose: Compose
+) -> None:
+    """From the listed folder to the end of the first step; real JPEG files, of which few are read."""
+    paint(tmp_path / "photo.jpg", (90, 120, 60), size=(224, 224))
+    for label in range(20):
+        (tmp_path / "photos" / f"{label:02}").mkdir(parents=True)
+        for number in range(1000):
+            (tmp_path / "photos" / f"{label:02}" / f"{number}.jpg").hardlink_to(
+                tmp_path / "photo.jpg"
+            )
+    stream = folder(str(tmp_path / "photos"), tasks=2, image_size=32)
+    learner = Learner(compose(), stream.info, stream.augmentation)
+    steps: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        steps.append(progress.steps)
+        raise FirstStepError
+
+    start = time.process_time()
+    experience = stream.experience(0)
+    with pytest.raises(FirstStepError):
+        learner.learn(experience, on_step=stop)
+    assert time.process_time() - start < 1
+    assert steps == [2 * 8000 // 8]
 
 
 def saved(folder: Path, **content: np.ndarray) -> str:

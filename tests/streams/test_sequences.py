@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cl.data.datasets import DataSet
 from cl.errors import ConfigurationError
+from streams.classes import class_incremental, label_noise
 from streams.sequences import resized, sequence, synthetic
 from tests.conftest import toy_images
 
@@ -90,6 +92,36 @@ def test_a_thousand_experiences_start_at_once() -> None:
     assert stream.experience(999).seen == 2000
     assert stream.fingerprint() != synthetic(experiences=1000, seed=1).fingerprint()
     assert time.perf_counter() - start < 5
+
+
+def peak_of_saving(experiences: int, file: Path) -> int:
+    stream = synthetic(experiences=experiences, images=5, test_images=2)
+    tracemalloc.start()
+    stream.save_split(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    with np.load(file) as stored:
+        assert stored["train_lengths"].sum() == len(stored["train_rows"]) == 10 * experiences
+    return peak
+
+
+def test_the_split_is_written_piece_by_piece(tmp_path: Path) -> None:
+    small, large = (peak_of_saving(count, tmp_path / f"{count}.npz") for count in (100, 2000))
+    assert large < small + 20_000, "bytes; all rows and labels of 2,000 are 450,000"
+
+
+def test_a_thousand_experiences_of_stored_images_share_them() -> None:
+    """Every scenario that cuts a data set up: in seconds, and with no copy of the labels for each."""
+    labels = np.arange(20000, dtype=np.int64) % 2000
+    images = np.zeros((20000, 1, 1, 3), np.uint8)
+    data = DataSet.of(images, labels, images[:4000], labels[:4000])
+    start = time.process_time()
+    for stream in (class_incremental(data, 1000), label_noise(data, 1000, 0.3)):
+        assert len(stream) == 1000
+        assert len({id(part.labels) for part in stream.train}) == 1
+        assert all(part.images is images for part in stream.train)
+        stream.fingerprint()
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

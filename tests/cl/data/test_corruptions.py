@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl.data.corruptions import CORRUPTIONS, box, corrupt, disk, enlarge, plasma, smear
+from cl.data.corruptions import CORRUPTIONS, SIZES, corrupt, nearest_size
+from cl.data.distortions import box, disk, enlarge, plasma, smear
 from cl.errors import ConfigurationError
 
-SIZES = {"small": 32, "large": 80}
 everything = pytest.mark.parametrize("name", CORRUPTIONS)
-every_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+SHOWN = (32, 64, 128)
+"""One of each table; 128 is the smallest convenient side of the last."""
+every_size = pytest.mark.parametrize("size", SHOWN)
 
 
 def scenes(size: int, channels: int = 3, count: int = 3) -> np.ndarray:
@@ -35,7 +37,41 @@ def changed(images: np.ndarray, name: str, severity: int, seed: int = 0) -> np.n
 
 def test_there_are_fifteen_with_five_strengths() -> None:
     assert len(CORRUPTIONS) == 15
-    assert all(len(small) == len(large) == 5 for _, small, large in CORRUPTIONS.values())
+    for _, *tables in CORRUPTIONS.values():
+        assert [len(table) for table in tables] == [5] * len(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("side", "nearest"),
+    [
+        (8, 32),
+        (32, 32),
+        (45, 32),
+        (46, 64),
+        (64, 64),
+        (119, 64),
+        (120, 224),
+        (224, 224),
+        (512, 224),
+    ],
+)
+def test_strengths_are_those_of_the_nearest_size(side: int, nearest: int) -> None:
+    assert SIZES[nearest_size(side)] == nearest
+
+
+@pytest.mark.parametrize(("side", "deviation"), [(32, 0.06), (64, 0.08), (128, 0.12)])
+def test_each_size_has_its_own_strength(side: int, deviation: float) -> None:
+    noise = changed(flat(128, side, 16), "gaussian_noise", 2) / 255.0
+    assert noise.std() == pytest.approx(deviation, rel=0.03)
+
+
+def test_zoom_factors_are_those_that_numpy_gives_the_authors() -> None:
+    """np.arange(1, 1.06, 0.01) has seven steps, 1.06 included; np.arange(1, 1.16, 0.01) stops at 1.15."""
+    small, large = CORRUPTIONS["zoom_blur"][1], CORRUPTIONS["zoom_blur"][3]
+    assert [len(factors) for factors in small] == [7, 12, 16, 21, 26]
+    assert [len(factors) for factors in large] == [12, 16, 11, 13, 11]
+    assert small[0][-1] == pytest.approx(1.06)
+    assert large[4][-1] == pytest.approx(1.30)
 
 
 @everything
@@ -65,11 +101,13 @@ def test_random_ones_depend_on_row_and_seed(name: str) -> None:
     assert np.array_equal(both[0], other[0]) == still
 
 
-@everything
+TRADES = ("elastic_transform", "frost", "fog", "glass_blur")
+"""Their strengths trade one parameter for another: the distance does not grow with each severity."""
+
+
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in TRADES])
 @every_size
 def test_severity_5_changes_more_than_severity_1(name: str, size: int) -> None:
-    if name in ("elastic_transform", "frost", "fog"):
-        return  # their strengths trade one parameter for another; not monotonic by design
     images = scenes(size)
     mild, strong = (
         np.abs(changed(images, name, severity).astype(float) - images).mean() for severity in (1, 5)
@@ -86,13 +124,13 @@ def test_gaussian_noise_has_its_standard_deviation(severity: int, deviation: flo
 
 @pytest.mark.parametrize(("severity", "photons"), [(1, 60), (5, 3)])
 def test_shot_noise_has_the_variance_of_counting(severity: int, photons: float) -> None:
-    values = changed(flat(51, 100), "shot_noise", severity) / 255.0
+    values = changed(flat(51, 128), "shot_noise", severity) / 255.0
     assert values.mean() == pytest.approx(0.2, rel=0.02)
     assert values.var() == pytest.approx(0.2 / photons, rel=0.05)
 
 
 def test_impulse_noise_hits_its_share_half_black_half_white() -> None:
-    values = changed(flat(128, 100), "impulse_noise", 5)
+    values = changed(flat(128, 128), "impulse_noise", 5)
     assert (values == 0).mean() == pytest.approx(0.27 / 2, rel=0.05)
     assert (values == 255).mean() == pytest.approx(0.27 / 2, rel=0.05)
 
@@ -115,9 +153,9 @@ def test_the_disk_of_defocus() -> None:
     np.testing.assert_allclose(kernel, circle / circle.sum(), atol=1e-12)
     assert disk(10, 0.5).shape == (25, 25), "a circle of 21 and an edge of 2"
     assert disk(0.3, 0.4).shape == (3, 3)
-    point = np.zeros((1, 99, 99, 3), np.uint8)
-    point[0, 49, 49] = 255
-    spread = changed(point, "defocus_blur", 1)[0, 46:53, 46:53, 0]
+    point = np.zeros((1, 129, 129, 3), np.uint8)
+    point[0, 64, 64] = 255
+    spread = changed(point, "defocus_blur", 1)[0, 61:68, 61:68, 0]
     assert np.array_equal(spread, np.round(kernel * 255))
 
 
@@ -155,24 +193,24 @@ def test_brightness_adds_to_the_value_and_keeps_the_hue() -> None:
 
 
 def test_contrast_shrinks_towards_the_mean() -> None:
-    images = scenes(80)
+    images = scenes(128)
     mean = images.mean(axis=(1, 2), keepdims=True)
     wanted = np.round(mean + (images - mean) * 0.05)
     assert np.abs(changed(images, "contrast", 5) - wanted).max() <= 1
 
 
 def test_pixelate_is_a_box_filter() -> None:
-    images = scenes(80)
+    images = scenes(128)
     for severity, share in ((1, 0.6), (5, 0.25)):
-        side = int(80 * share)
+        side = int(128 * share)
         small = Image.fromarray(images[0]).resize((side, side), Image.Resampling.BOX)
-        wanted = np.asarray(small.resize((80, 80), Image.Resampling.BOX)).astype(int)
+        wanted = np.asarray(small.resize((128, 128), Image.Resampling.BOX)).astype(int)
         assert np.abs(changed(images, "pixelate", severity)[0] - wanted).max() <= 1
     np.testing.assert_allclose(box(4, 2), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
 
 
 def test_jpeg_is_pillow_s() -> None:
-    images = scenes(80)
+    images = scenes(128)
     file = io.BytesIO()
     Image.fromarray(images[1]).save(file, "JPEG", quality=7)
     wanted = np.asarray(Image.open(file))
@@ -192,11 +230,11 @@ def test_plasma_fills_the_unit_interval_and_gets_rougher() -> None:
 
 
 def test_weather_brightens_dark_images() -> None:
-    dark = flat(20, 80)
+    dark = flat(20, 128)
     for name in ("snow", "frost"):
         assert changed(dark, name, 3).mean() > 40
-    foggy = changed(scenes(80), "fog", 5)
-    assert foggy.std(axis=(1, 2)).mean() < 1.5 * scenes(80).std(axis=(1, 2)).mean()
+    foggy = changed(scenes(128), "fog", 5)
+    assert foggy.std(axis=(1, 2)).mean() < 1.5 * scenes(128).std(axis=(1, 2)).mean()
 
 
 @pytest.mark.parametrize(("name", "severity"), [("fgo", 1), ("fog", 0), ("fog", 6)])

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import chi2
 
 from cl.checkpoint import load_module, save_module
-from cl.data import ArrayDataset, Memory
-from cl.data.memory import rank_within
+from cl.data import ArrayDataset, Batch, Memory
+from cl.data.memory import Rehearsal, rank_within
 from cl.errors import ConfigurationError, DataError
 
 
@@ -192,6 +192,24 @@ def test_images_of_another_size_are_refused() -> None:
 def test_values_out_of_range(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Memory(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_rehearsal_memory_offers_and_recalls_as_the_plain_one_and_forgets_the_data() -> None:
+    data, plain, rehearsal = numbered([0, 1] * 4), Memory(5), Rehearsal(5)
+    chance = generator(3)
+    rehearsal.open(data, generator(3))
+    plain.begin(len(data))
+    for part in (np.arange(4), np.arange(4, 8)):
+        batch = Batch(torch.zeros(4, 3, 1, 1), torch.zeros(4, dtype=torch.int64), part)
+        expected = plain.draw(2, chance, exclude=part)
+        recalled = rehearsal.recall(2, batch)
+        assert all(torch.equal(a, b) for a, b in zip(recalled, expected, strict=True))
+        plain.add(data, part, chance)
+        rehearsal.offer(batch)
+    assert held(rehearsal) == held(plain)
+    rehearsal.close()
+    with pytest.raises(AssertionError, match="over"):
+        rehearsal.offer(batch)
 
 
 def test_rank_within() -> None:

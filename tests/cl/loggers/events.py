@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,8 @@ def summary() -> dict[str, Any]:
 
 def tell(logger: Logger, folder: Path, first: int = 0, last: int = 2, finish: bool = True) -> None:
     """The events of the experiences `first` … `last`."""
-    logger.start(run_info(folder))
+    done = {"experiences_done": first, "steps_done": first * STEPS}
+    logger.start(dataclasses.replace(run_info(folder), **done))
     for index in range(first, last + 1):
         for number in (5, STEPS):
             logger.step(step(index, number))

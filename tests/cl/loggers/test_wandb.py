@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,12 +20,14 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+import configs
 from cl.errors import ConfigurationError
 from cl.experiment import Experiment
 from cl.loggers.wandb import WandbLogger
 from tests.cl.loggers.events import R, result, run_info, step, summary, tell
 from tests.conftest import Compose
 
+ROOT = Path(configs.__file__).parent.parent
 BLOCK = 32768
 
 
@@ -261,6 +266,106 @@ def test_without_a_server_the_run_goes_on_and_its_data_are_kept(
     assert "Traceback" not in said
 
 
+class Mortal(http.server.BaseHTTPRequestHandler):
+    """As much of wandb's server as a run needs to begin, until it dies."""
+
+    protocol_version = "HTTP/1.1"
+    alive = threading.Event()
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        if not self.alive.is_set():
+            self.close_connection = True
+            self.connection.close()
+            return
+        project = {"id": "p", "name": "palimpsest", "entity": {"id": "e", "name": "me"}}
+        bucket = {"id": "aWQ=", "name": "x", "displayName": "x", "config": "{}", "project": project}
+        viewer = {
+            "id": "1",
+            "entity": "me",
+            "username": "me",
+            "flags": "{}",
+            "teams": {"edges": []},
+        }
+        server = {"cliVersionInfo": {"max_cli_version": "0.31.0"}, "features": []}
+        data: dict[str, Any] = {
+            "viewer": viewer,
+            "upsertBucket": {"bucket": bucket, "inserted": True},
+        }
+        data["serverInfo"] = server
+        content = json.dumps({"data": {**data, "model": {"bucket": None}}}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+from cl.loggers.wandb import WandbLogger
+from tests.cl.loggers.events import result, run_info, step, summary
+
+logger = WandbLogger(timeout=5.0)
+logger.start(run_info(Path(sys.argv[1])))
+logger.step(step(0, 5))
+while logger.wandb_run is None or not logger.calls.empty():
+    time.sleep(0.1)
+print(logger.wandb_run.settings.mode, flush=True)
+sys.stdin.readline()  # the server has died
+start = time.perf_counter()
+logger.step(step(0, 10))
+logger.experience(result(0))
+for index in (1, 2):
+    for number in (5, 10):
+        logger.step(step(index, number))
+    logger.experience(result(index))
+print(time.perf_counter() - start, flush=True)
+logger.finish(summary())
+logger.close()
+"""
+
+
+def test_a_server_that_goes_away_in_mid_run_stops_and_slows_nothing(tmp_path: Path) -> None:
+    """A program of its own, so that its end is seen too."""
+    Mortal.alive.set()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mortal) as made:
+        made.daemon_threads, made.block_on_close = True, False
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_API_KEY": KEY}
+        environment["WANDB_BASE_URL"] = f"http://127.0.0.1:{made.server_port}"
+        program = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == "online\n", "the server was there at the beginning"
+        Mortal.alive.clear()
+        start = time.perf_counter()
+        out, said = program.communicate("dead\n", timeout=120)
+        waited = time.perf_counter() - start
+        made.shutdown()
+    assert program.returncode == 0
+    assert float(out) < 0.5, "the training never waits"
+    assert waited < 60, "nor does the end wait for ever"
+    assert said.count("Weights & Biases") == 1
+    assert "wandb sync" in said
+    assert "Traceback" not in said
+    stored = Stored(tmp_path)
+    assert list(stored.series("train/loss", "step")) == [5, 10, 15, 20, 25, 30], "nothing is lost"
+    assert len(stored.series("test/average_accuracy", "experience")) == 3
+
+
 def test_an_error_of_wandb_is_said_once_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,7 +382,7 @@ def test_a_real_run(compose: Compose) -> None:
     experiment = Experiment(cfg)
     summary = experiment.run()
     stored = Stored(experiment.folder)
-    assert stored.config["strategy"]["strength"] == 1e7
+    assert stored.config["strategy"]["strength"] == 1e4
     assert stored.summary["average_accuracy"] == pytest.approx(summary["average_accuracy"])
     steps = stored.series("train/loss", "step")
     assert max(steps) == experiment.steps

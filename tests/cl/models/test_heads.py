@@ -18,6 +18,7 @@ def test_growing_leaves_old_rows_bit_for_bit() -> None:
     assert torch.equal(head.weight[:2], weight)
     assert torch.equal(head.bias[:2], bias)
     assert head(torch.randn(3, 5)).shape == (3, 4)
+    assert not head(torch.randn(3, 5))[:, 2:].any(), "a new class begins with the logit 0"
     assert head.weight.requires_grad
     before = head.weight
     head.grow(4, torch.Generator())
