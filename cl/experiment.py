@@ -143,7 +143,7 @@ class Experiment:
     def summary(self) -> dict[str, Any]:
         """The metrics, the costs, and what the run ran on."""
         device = self.learner.fabric.device
-        # A fresh head is right by chance: its rows are drawn alike, so no class is preferred.
+        # A fresh head is right by chance: its rows are alike, so nothing is known of any class.
         chance = np.full(self.matrix.rows, 1 / len(self.stream.class_names))
         within = summarise(self.matrix.values(within_task=True), chance)
         return {

@@ -129,7 +129,7 @@ class Strategy(Hooks):
 
     def grow_head(self, experience: Experience) -> None:
         """Grow the head to the classes seen, and note over which of them the cross-entropy is."""
-        # Not self.generator: the new rows must be the same whatever the method.
+        # Not self.generator: random rows (CosineHead's) must be the same whatever the method.
         self.model.head.grow(experience.seen, generator(self.seed, "head", experience.index))
         mask = torch.zeros(experience.seen)
         if self.loss_classes == "current":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cl.checkpoint import load_tensors, save_tensors
 from cl.data.arrays import Array
 from cl.data.loading import Images
+from cl.errors import WeightsError
 
 DIGEST_BYTES = 16
 
@@ -133,20 +132,18 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         content = {
             "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8),
-            "features": self.store[self.written : len(self.slots)].cpu().contiguous(),
+            "features": self.store[self.written : len(self.slots)],
         }
-        name = uuid.uuid4().hex
-        save_file(content, folder / f"{name}.partial")
-        os.replace(folder / f"{name}.partial", folder / f"{name}.safetensors")  # noqa: PTH105
+        save_tensors(content, folder / f"{uuid.uuid4().hex}.safetensors")
         self.written = len(self.slots)
 
     def read(self, folder: Path, room: float) -> None:
         """All that any process has written into `folder`; a damaged file is left out."""
         for file in sorted(folder.glob("*.safetensors")):
             try:
-                content = load_file(file)
+                content = load_tensors(file)
                 digests, features = content["digests"], content["features"]
-            except (SafetensorError, OSError, KeyError):
+            except (WeightsError, KeyError):
                 continue  # damaged, or deleted by another process
             joined = digests.numpy().tobytes()
             pieces = range(0, len(joined), DIGEST_BYTES)
