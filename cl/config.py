@@ -30,7 +30,7 @@ class TrainerConfig:
     same where there are several. Sharded weights (FSDP) are not offered: methods change weights by hand.
     augment: "stream" takes the stream's own augmentation, otherwise as `cl.data.AUGMENTATIONS`.
     checkpoint: keep a checkpoint after every experience, and inside one every `checkpoint_minutes` (0:
-    never).
+    never). quiet: say nothing on the console; log.txt has it all the same.
     """
 
     epochs: int = 1
@@ -50,6 +50,7 @@ class TrainerConfig:
     augment: str = "stream"
     checkpoint: bool = True
     checkpoint_minutes: float = 15.0
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "evaluation_batch_size", "devices", "nodes"):

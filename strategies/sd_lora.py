@@ -67,6 +67,7 @@ class SDLoRA(Strategy):
             layer.resize(rank)
             layer.reset(generator)
         magnitudes = self.model.magnitudes
+        magnitudes.grad = None  # of the former size
         magnitudes.data = magnitudes.data.new_full((task + 1,), self.start)
 
     def after_experience(self, experience: Experience) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, cached_property
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Generator, Tensor
 from torch.utils._pytree import tree_map
 
 from cl.data.arrays import Array, ArrayDataset, Union
+from cl.data.computed import ComputedImages
 from cl.data.transforms import Transform, augment
 
 
@@ -19,7 +22,8 @@ class Images:
     """The images of a batch, read and transformed only when somebody looks at them.
 
     Stands for the tensor float32 B × 3 × S × S in every torch function. A frozen backbone whose features are
-    known never looks (`cl.data.cache`).
+    known never looks (`cl.data.cache`). Whoever looks at the pixels sets off the reading of the batch that
+    follows, so that files are decoded while the network is busy.
     """
 
     def __init__(
@@ -30,11 +34,22 @@ class Images:
         device: torch.device,
     ) -> None:
         self.data, self.positions, self.transform, self.on = data, positions, transform, device
+        self.following: Images | None = None
+        self.reading: Future[tuple[Array, Array]] | None = None
 
     @cached_property
     def pixels(self) -> Array:
         """uint8 B × H × W × C."""
-        return self.data.take(self.positions)[0]
+        read = self.reading.result() if self.reading else self.data.take(self.positions)
+        if self.following is not None:
+            self.following.read_ahead()
+        return read[0]
+
+    def read_ahead(self) -> None:
+        """Begin to read in the background, unless the pixels lie in memory as they are."""
+        arrays = (images for images, _ in self.data.origins(self.positions))
+        if any(isinstance(images, ComputedImages) for images in arrays):
+            self.reading = _reader().submit(self.data.take, self.positions)
 
     @cached_property
     def tensor(self) -> Tensor:
@@ -96,16 +111,16 @@ class Order:
         self.batch = 0  # of the present pass: how many were given out
         self.begun = generator.get_state()  # of the generator when the present pass began
 
-    def batches(self, count: int, batch_size: int) -> Iterator[Array]:
-        """What is left of the present pass over `count` images, as positions."""
+    def batches(self, count: int, batch_size: int) -> Iterator[tuple[Array, Array | None]]:
+        """What is left of the present pass over `count` images: positions, and those of the next batch."""
         now = self.generator.get_state()
         self.generator.set_state(self.begun)
         chunks = torch.split(torch.randperm(count, generator=self.generator), batch_size)
         if self.batch:
             self.generator.set_state(now)
-        for chunk in chunks[self.batch :]:
+        for pair in followed(chunk.numpy() for chunk in chunks[self.batch :]):
             self.batch += 1
-            yield chunk.numpy()
+            yield pair
         self.batch, self.begun = 0, self.generator.get_state()
 
     def state(self) -> dict[str, Tensor]:
@@ -125,6 +140,11 @@ def index_batches(count: int, batch_size: int) -> Iterator[Array]:
         yield np.arange(start, min(start + batch_size, count))
 
 
+def followed(batches: Iterable[Array]) -> Iterator[tuple[Array, Array | None]]:
+    """Each batch with the one after it; the last with None."""
+    yield from pairwise(chain(batches, [None]))
+
+
 def batches(
     data: ArrayDataset | Union,
     transform: Transform,
@@ -135,13 +155,25 @@ def batches(
     augmentation: str = "none",
 ) -> Iterator[Batch]:
     """One pass over `data`, as stored; or, with an `order`, shuffled and augmented (what is left of it)."""
-    walk = index_batches if order is None else order.batches
-    for positions in walk(len(data), batch_size):
-        labels = data.labels_at(positions)
-        if order is None or augmentation == "none":
-            images = cast(Tensor, Images(data, positions, transform, device))
-        else:
-            pixels = torch.from_numpy(data.take(positions)[0]).to(device, non_blocking=True)
-            images = transform(augment(pixels, augmentation, order.generator))
-        targets = torch.from_numpy(labels.astype(np.int64)).to(device, non_blocking=True)
-        yield Batch(images, targets, positions)
+    count = len(data)
+    walk = (
+        followed(index_batches(count, batch_size))
+        if order is None
+        else order.batches(count, batch_size)
+    )
+    begun: Images | None = None
+    for positions, next_positions in walk:
+        images = begun or Images(data, positions, transform, device)
+        if next_positions is not None:
+            begun = images.following = Images(data, next_positions, transform, device)
+        inputs = cast(Tensor, images)
+        if order is not None and augmentation != "none":
+            pixels = torch.from_numpy(images.pixels).to(device, non_blocking=True)
+            inputs = transform(augment(pixels, augmentation, order.generator))
+        labels = torch.from_numpy(data.labels_at(positions).astype(np.int64))
+        yield Batch(inputs, labels.to(device, non_blocking=True), positions)
+
+
+@cache
+def _reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="read ahead")

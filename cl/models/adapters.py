@@ -31,12 +31,11 @@ SLOTS_AT_ONCE = 8
 class Selection:
     """Which slots a pass goes through; shared by all adapters of a backbone.
 
-    slots: None for the adapter in training; else int64, one for each of as many equal parts of the batch.
-    copies: how many copies of the batch the first adapted block makes.
+    slots: None for the adapter in training; else int64, C × P: the first adapted block makes C copies of
+    the batch, and in each of them there is a slot for each of P equal parts.
     """
 
     slots: Tensor | None = None
-    copies: int = 1
 
 
 class Adapter(nn.Module):
@@ -95,6 +94,7 @@ class Adapter(nn.Module):
         slots = self.selection.slots
         if slots is None:
             return [self.get_parameter(name)[None] for name in self.TENSORS]
+        slots = slots.flatten()
         down, down_bias, up, up_bias = (self.kept(name)[slots] for name in self.TENSORS)
         adapted = (slots != BARE).to(up.dtype)
         return [down, down_bias, up * adapted[:, None, None], up_bias * adapted[:, None]]
@@ -124,13 +124,13 @@ class AdaptedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, **options: Any) -> Tensor:
-        """B × tokens × width; the first adapted block gives (copies · B) × tokens × width."""
+        """B × tokens × width; the first adapted block gives (C · B) × tokens × width."""
         base = self.base
         x = x + base.drop_path1(base.ls1(base.attn(base.norm1(x), **options)))
         y = x + base.drop_path2(base.ls2(base.mlp(base.norm2(x))))
-        if self.first and self.adapter.selection.copies > 1:
-            copies = (self.adapter.selection.copies, 1, 1)
-            x, y = x.repeat(copies), y.repeat(copies)
+        slots = self.adapter.selection.slots
+        if self.first and slots is not None:
+            x, y = x.repeat(len(slots), 1, 1), y.repeat(len(slots), 1, 1)
         out: Tensor = y + self.adapter(x)
         return out
 
@@ -168,7 +168,7 @@ def features_of_slots(backbone: nn.Module, images: Tensor, slots: Sequence[int])
     """
     parts = []
     for chosen in torch.split(torch.tensor(slots, device=images.device), SLOTS_AT_ONCE):
-        with _through(backbone, Selection(chosen, len(chosen))):
+        with _through(backbone, chosen[:, None]):
             features: Tensor = backbone(images)
         parts.append(features.view(len(chosen), len(images), -1))
     return torch.cat(parts)
@@ -176,17 +176,16 @@ def features_of_slots(backbone: nn.Module, images: Tensor, slots: Sequence[int])
 
 def features_of_own_slot(backbone: nn.Module, images: Tensor, slots: Tensor) -> Tensor:
     """The features of each image through its own slot: B × features. slots: int64, B."""
-    with _through(backbone, Selection(slots)):
+    with _through(backbone, slots[None]):
         features: Tensor = backbone(images)
     return features
 
 
 @contextmanager
-def _through(backbone: nn.Module, wanted: Selection) -> Iterator[None]:
+def _through(backbone: nn.Module, slots: Tensor) -> Iterator[None]:
     selection = next(m.selection for m in backbone.modules() if isinstance(m, Adapter))
-    before = selection.slots, selection.copies
-    selection.slots, selection.copies = wanted.slots, wanted.copies
+    before, selection.slots = selection.slots, slots
     try:
         yield
     finally:
-        selection.slots, selection.copies = before
+        selection.slots = before

@@ -52,15 +52,16 @@ class PerSampleGradients:
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Pass on the gradients of these images."""
-        if self.quick is None:
-            # An operation whose first dimension is 1 here and B there has the images in it.
-            self.quick = self._watch(images[:1], self.weights)[0].used
-        for some, targets in zip(
-            torch.split(images, IMAGES), torch.split(labels, IMAGES), strict=True
-        ):
-            left = self._one_pass(some, targets)
-            if left:
-                self._vectorised(left, some, targets)
+        with torch.compiler.set_stance("force_eager"):  # operations are watched one by one
+            if self.quick is None:
+                # An operation whose first dimension is 1 here and B there has the images in it.
+                self.quick = self._watch(images[:1], self.weights)[0].used
+            for some, targets in zip(
+                torch.split(images, IMAGES), torch.split(labels, IMAGES), strict=True
+            ):
+                left = self._one_pass(some, targets)
+                if left:
+                    self._vectorised(left, some, targets)
 
     def _watch(self, images: Tensor, names: Collection[str]) -> tuple[Taps, Tensor]:
         weights = {name: self.weights[name] for name in names}

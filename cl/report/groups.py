@@ -28,6 +28,7 @@ IGNORED = (
     "cache",
     "trainer.checkpoint",
     "trainer.checkpoint_minutes",
+    "trainer.quiet",
     "trainer.evaluation_batch_size",
 )
 """Configuration keys that may differ between runs that are averaged: they do not change what is measured."""

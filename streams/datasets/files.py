@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from streams.datasets.places import data_folder, fetched
 
 RESEARCH = "research only"
 
+FLIPPED, UPRIGHT = "resized_crop_flip", "crop"
+"""How photographs are augmented, as usual for backbones of 224 pixels; and signs, of which no part may go."""
+
 
 @dataclass(frozen=True)
 class Vision:
@@ -32,7 +35,7 @@ class Vision:
     test: tuple[str, ...]
     layout: str
     card: DataCard
-    arguments: dict[str, Any] = field(default_factory=dict)
+    augmentation: str = FLIPPED
 
 
 VISION = {
@@ -78,6 +81,7 @@ VISION = {
         "gtsrb/GTSRB/Training/<class>/*.ppm, gtsrb/GTSRB/Final_Test/Images/*.ppm and "
         "gtsrb/GT-final_test.csv",
         DataCard(43, 26640, 12630, "varies", "none stated", "Stallkamp et al., 2012"),
+        UPRIGHT,
     ),
     "sun397": Vision(
         "SUN397",
@@ -163,7 +167,7 @@ def from_folder(name: str, size: int) -> DataSet:
     if found is None:
         where = f"{name}/{layout}, or all this in an archive {name}.zip (or .tar, .tar.gz …)"
         raise missing(name, folder, where, card)
-    return replace(read_folder(str(found), size), name=name, card=card)
+    return replace(read_folder(str(found), size), name=name, card=card, augmentation=FLIPPED)
 
 
 def from_torchvision(name: str, size: int) -> DataSet:
@@ -184,9 +188,11 @@ def from_torchvision(name: str, size: int) -> DataSet:
     names = tuple(str(label) for label in known)
     if vision.test:
         test = _joined(listed[len(vision.train) :], size)
-        return DataSet(name, train, test, names, "crop_flip", vision.card)
+        return DataSet(name, train, test, names, vision.augmentation, vision.card)
     kept, held = stratified_split(train.labels, test_share=0.2, seed=0)
-    return DataSet(name, train.subset(kept), train.subset(held), names, "crop_flip", vision.card)
+    return DataSet(
+        name, train.subset(kept), train.subset(held), names, vision.augmentation, vision.card
+    )
 
 
 def cub200(size: int) -> DataSet:
@@ -207,7 +213,7 @@ def cub200(size: int) -> DataSet:
         ArrayDataset(images, label, np.flatnonzero(chosen)),
         ArrayDataset(images, label, np.flatnonzero(~chosen)),
         tuple(name.partition(".")[2] for name in names),
-        "crop_flip",
+        FLIPPED,
         card,
     )
 

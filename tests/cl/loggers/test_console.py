@@ -102,6 +102,9 @@ def test_durations(seconds: float, shown: str) -> None:
 def test_the_configuration_chooses_the_loggers(compose: Compose) -> None:
     experiment = Experiment(compose("strategy=simplecil", "logger=[console]"))
     assert [type(logger).__name__ for logger in experiment.loggers] == ["ConsoleLogger"]
+    silent = Experiment(compose("strategy=simplecil", "logger=[console]", "trainer.quiet=true"))
+    assert silent.loggers[0].console.quiet  # type: ignore[attr-defined]
+    assert not experiment.loggers[0].console.quiet  # type: ignore[attr-defined]
     default = Experiment(compose("strategy=simplecil"))
     assert [type(x).__name__ for x in default.loggers] == ["ConsoleLogger", "FileLogger"]
     with pytest.raises(ConfigurationError, match=r"logger.console.quiett.*Did you mean quiet"):
