@@ -23,6 +23,7 @@ CLAIMS = {
     "evaluation": 2,
     "gradient_free": 4,
     "gpu": 10,
+    "step_cost": 6,
 }
 """How many claims each program makes in its quick form."""
 
