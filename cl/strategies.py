@@ -24,7 +24,14 @@ from cl.errors import ConfigurationError, PalimpsestError, require, suggest
 from cl.instantiate import locate
 
 GROUPS = ("strategy", "plugin")
-COLUMNS = ("name", "what it is", "source", "setting", "grows with the tasks")
+COLUMNS = (
+    "name",
+    "what it is",
+    "source",
+    "setting",
+    "grows with the tasks",
+    "cost besides fine-tuning",
+)
 SETTINGS = {"rehearsal": "rehearsal", "needs_task_id": "task id", "gradient_free": "gradient-free"}
 
 
@@ -60,7 +67,7 @@ class Method:
         """The cells of the table, as `COLUMNS`."""
         setting = [shown for name, shown in SETTINGS.items() if getattr(self.cls, name, False)]
         grows = str(getattr(self.cls, "grows", ""))
-        return [self.name, self.title, self.source, ", ".join(setting), grows]
+        return [self.name, self.title, self.source, ", ".join(setting), grows, self.cls.cost]
 
 
 def methods(kind: str) -> list[Method]:

@@ -25,8 +25,11 @@ class Hooks(nn.Module):
 
     A method's state lives in its buffers, parameters and submodules, so that a checkpoint needs no
     code of its own. `self.model` is the learner's model; it is not part of the method's state.
+
+    cost: what it computes besides fine-tuning's steps, or instead of them, for a table.
     """
 
+    cost: ClassVar[str] = ""
     model: Model
 
     def __init__(self) -> None:

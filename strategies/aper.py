@@ -28,6 +28,7 @@ class APER(Strategy):
     copy, once, and 2 × features numbers per class.
     """
 
+    cost = "less: after the first task one pass, no steps; at test two"
     grows = "prototypes of double width"
 
     def __init__(

@@ -61,6 +61,7 @@ class Avalanche(Strategy):
     run that was killed starts again. Plugins of ours do not see Avalanche's steps.
     """
 
+    cost = "as the chosen one's"
     own_loop = True
 
     means: Tensor

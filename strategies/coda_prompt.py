@@ -33,6 +33,7 @@ class CODAPrompt(Strategy):
     already. Stored: the components of all tasks.
     """
 
+    cost = "a second pass of each image"
     grows = "prompt components"
 
     def __init__(

@@ -35,6 +35,8 @@ class CoDyRA(Strategy):
     classifies by text; here a linear head is trained.
     """
 
+    cost = "low-rank factors in every layer"
+
     def __init__(
         self,
         rank: int = 16,

@@ -16,6 +16,7 @@ class Cumulative(Strategy):
     grows with the square of its length. Stored: a copy of every training image.
     """
 
+    cost = "all data seen, in each experience"
     rehearsal = True
     grows = "memory"
     loss_classes = "seen"

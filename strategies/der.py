@@ -16,8 +16,9 @@ from cl.stream import Experience
 class DER(Strategy):
     """Dark experience replay (Buzzega et al., 2020).
 
-    L = CE(new batch) + alpha · mean (z(x) − z_stored)² over a batch from the memory; the mean is over the
-    classes known when the image was stored, then over the images. The cross-entropy is over all seen.
+    L = CE(new batch) + alpha · mean (z(x) − z_stored)² over a batch from the memory. Cross-entropy and mean
+    are over all classes seen. The authors' head has all rows from the start, and holds an old image to what
+    it said of later classes, too; here the head grows, and for these z_stored is 0, as from a new row.
 
     alpha: of the squared distance. memory, memory_unit, memory_batch, filling: as in ER. repeats: offer an
     image to the memory in every epoch, as the authors do, so that it may be stored several times, with logits
@@ -26,6 +27,7 @@ class DER(Strategy):
     augmentation (the authors' choice, too); drawn images are augmented anew.
     """
 
+    cost = "a batch of the memory a step"
     rehearsal = True
     grows = "memory"
     loss_classes = "seen"
@@ -81,6 +83,8 @@ class DERpp(DER):
     L = L_DER + beta · CE(z(x'), y'), with x' from a second draw, independent of the first. beta: of that
     cross-entropy, which is over all classes seen. All other arguments as in DER.
     """
+
+    cost = "two batches of the memory a step"
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class DualPrompt(Strategy):
     E_{t−1}, its key at random. Stored: an expert prompt and a key per task.
     """
 
+    cost = "a second pass of each image"
     grows = "expert prompts"
     kept_experts: Tensor
     kept_keys: Tensor

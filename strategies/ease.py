@@ -30,6 +30,7 @@ class EASE(Strategy):
     an image goes through all adapters.
     """
 
+    cost = "passes for the class means; at test one through each adapter"
     grows = "adapters and prototypes"
     prototypes: Tensor
     bare_prototypes: Tensor

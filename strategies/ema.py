@@ -17,6 +17,8 @@ class EMA(Plugin):
     experience θ̄ becomes the model. A larger decay keeps more of the older tasks.
     """
 
+    cost = "one sum over the weights a step"
+
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
         require(0 <= decay < 1, f"plugin.ema.decay={decay}: it must be in [0, 1).")

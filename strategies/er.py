@@ -24,6 +24,7 @@ class ER(Strategy):
     are augmented anew.
     """
 
+    cost = "a batch of the memory a step"
     rehearsal = True
     grows = "memory"
     loss_classes = "seen"

@@ -30,6 +30,7 @@ class EWC(Strategy):
     task dominates by its scale, or "none".
     """
 
+    cost = "a pass with each image's gradient"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

@@ -23,6 +23,8 @@ class Frozen(Strategy):
     others as they are, or over all "seen" ones.
     """
 
+    cost = "less: features are computed once"
+
     def __init__(self, classes: Literal["current", "seen"] = "current") -> None:
         super().__init__()
         require_one_of("strategy.classes", classes, ("current", "seen"))

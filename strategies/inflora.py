@@ -37,6 +37,8 @@ class InfLoRA(Strategy):
     augmentation.
     """
 
+    cost = "two passes and a decomposition"
+
     def __init__(
         self,
         rank: int = 10,

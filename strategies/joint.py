@@ -22,6 +22,7 @@ class Joint(Strategy):
     here. Stored: a copy of every training image, and the initial weights.
     """
 
+    cost = "all data seen, in each experience"
     rehearsal = True
     grows = "memory"
     loss_classes = "seen"

@@ -29,6 +29,8 @@ class L2P(Strategy):
     images of one task then vote together, which tells their task, so it is not for comparisons.
     """
 
+    cost = "a second pass of each image"
+
     def __init__(
         self,
         pool: int = 10,

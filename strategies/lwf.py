@@ -27,6 +27,7 @@ class LwF(Strategy):
     one, the model itself is the teacher; a copy of it is held while it trains.
     """
 
+    cost = "a teacher's pass a step"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(self, strength: float = 1.0, temperature: float = 2.0) -> None:

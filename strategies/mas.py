@@ -26,6 +26,7 @@ class MAS(Strategy):
     many training images, null for all. Stored: Ω and θ*, twice the weights.
     """
 
+    cost = "a pass with each image's gradient"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

@@ -44,6 +44,7 @@ class MOS(Strategy):
     code, answering writes nothing (there, every test batch pulls the stored adapters together).
     """
 
+    cost = "a pass for the Gaussians, alignment; at test two passes and more"
     grows = "adapters and class Gaussians"
     tasks: Tensor
 

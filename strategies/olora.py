@@ -30,6 +30,7 @@ class OLoRA(Strategy):
     overlap of the subspaces, which unlike the penalty does not fall when A merely shrinks.
     """
 
+    cost = "low-rank factors of all tasks"
     grows = "LoRA factors"
 
     def __init__(

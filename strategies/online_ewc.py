@@ -26,6 +26,7 @@ class OnlineEWC(Strategy):
     task's F one, or "none". Stored: Ω and θ*, twice the weights.
     """
 
+    cost = "a pass with each image's gradient"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

@@ -42,6 +42,7 @@ class OSFT(Strategy):
     biases too, as the official code does and PEFT does not. The head is always trained.
     """
 
+    cost = "a decomposition of every weight, a projection a step"
     importance: Tensor
 
     def __init__(

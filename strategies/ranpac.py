@@ -32,6 +32,7 @@ class RanPAC(Strategy):
     and then any backbone will do. Stored: G (M²) and P, and for each class a column of Q and of W.
     """
 
+    cost = "less: after the first task no steps, a ridge regression"
     grows = "columns of the ridge regression"
 
     def __init__(

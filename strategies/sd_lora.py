@@ -28,6 +28,7 @@ class SDLoRA(Strategy):
     divide by ‖B_i A_i‖_F, so that a direction has length 1 and not at most 1. Magnitudes are in the log.
     """
 
+    cost = "low-rank factors of all tasks"
     grows = "LoRA factors"
 
     def __init__(

@@ -26,6 +26,7 @@ class SI(Strategy):
     With trainer.precision=16 gradients are scaled and ω would be, too: use 32 or bf16.
     """
 
+    cost = "sums over the weights a step"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(self, strength: float = 0.1, damping: float = 0.1) -> None:

@@ -17,6 +17,7 @@ class SimpleCIL(Strategy):
     Features are not normalised before averaging. Nothing is trained; a class costs `features` numbers.
     """
 
+    cost = "less: one pass, no steps"
     gradient_free = True
 
     def setup(self, model: Model, stream: StreamInfo) -> None:

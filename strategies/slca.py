@@ -27,6 +27,7 @@ class SLCA(Strategy):
     alignment_decay: of its SGD. Stored per class: mean, covariance, and its row before alignment.
     """
 
+    cost = "a pass for the Gaussians, alignment"
     grows = "class Gaussians"
     trained_weight: Tensor
     trained_bias: Tensor

@@ -18,10 +18,12 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def logit_distance(logits: Tensor, stored: Tensor, known: Tensor) -> Tensor:
-    """The squared difference, mean over the first `known` classes of each image, then over images.
+    """The squared difference, mean over all classes, then over images.
 
-    logits: B × classes. stored: B × at most as many; what is beyond `known` (int64 B) is not looked at.
+    logits: B × classes. stored: B × at most as many, of which the first `known` (int64 B) are real. A class
+    that was not known yet counts as a logit of 0, which is what a head's new row gives.
     """
     real = torch.arange(stored.shape[1], device=stored.device) < known[:, None]
-    squares = (logits[:, : stored.shape[1]].float() - stored).square() * real
-    return (squares.sum(1) / known).mean()
+    target = torch.zeros_like(logits, dtype=torch.float32)
+    target[:, : stored.shape[1]] = torch.where(real, stored.float(), 0.0)
+    return F.mse_loss(logits.float(), target)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from avalanche.training.regularization import LearningWithoutForgetting
 
@@ -40,9 +41,9 @@ def test_improbable_classes_do_not_underflow() -> None:
     assert student.grad.isfinite().all()
 
 
-def test_logit_distance_compares_what_was_known() -> None:
+def test_logit_distance_takes_classes_of_later_for_zero() -> None:
     now, stored = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([[0.0, 0], [7, 99]])
     value = logit_distance(now, stored, torch.tensor([2, 1]))
-    assert value.item() == ((1 + 4) / 2 + 9) / 2
-    same = torch.nn.functional.mse_loss(now[:, :2], stored)
-    torch.testing.assert_close(logit_distance(now, stored, torch.tensor([2, 2])), same)
+    assert value.item() == pytest.approx(((1 + 4 + 9) / 3 + (9 + 25 + 36) / 3) / 2)
+    whole = torch.tensor([[0.0, 0, 0], [7, 0, 0]])
+    torch.testing.assert_close(value, torch.nn.functional.mse_loss(now, whole))
