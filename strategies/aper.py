@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cl.errors import require_one_of
-from cl.models.adapters import BARE, adapters_of, features_of_slots, inject_adapters
+from cl.models.adapters import BARE, adapters_of, inject_adapters
 from cl.models.heads import CosineHead, PrototypeHead
 from cl.models.model import Model
+from cl.models.slots import encode_slots
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
 
@@ -74,7 +75,7 @@ class APER(Strategy):
         """The pretrained and the adapted features, B × 2 · features."""
         if self.adaptation == "finetune":
             return torch.cat([self.pretrained(images), self.model.encode(images)], dim=1)
-        return torch.cat(list(features_of_slots(self.model.backbone, images, [BARE, 0])), dim=1)
+        return torch.cat(list(encode_slots(self.model, images, [BARE, 0])), dim=1)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         return self.model.head(self.features(images))

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.errors import require
-from cl.models.adapters import BARE, adapters_of, features_of_slots, inject_adapters
+from cl.models.adapters import BARE, adapters_of, inject_adapters
 from cl.models.heads import LinearHead
 from cl.models.model import Model
+from cl.models.slots import encode_slots
 from cl.ops.prototypes import class_means, cosines, own_subspace_weights, synthesise
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
@@ -86,7 +87,7 @@ class EASE(Strategy):
     def features(self, images: Tensor) -> Tensor:
         """Through the adapters of each task, and last without any if that counts: subspaces × B × d."""
         slots = [*range(int(self.tasks.max()) + 1), *([BARE] if self.bare else [])]
-        return features_of_slots(self.model.backbone, images, slots)
+        return encode_slots(self.model, images, slots)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         features = self.features(images)

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from cl.data import Batch
 from cl.errors import require, require_one_of
-from cl.models.adapters import BARE, adapters_of, features_of_own_slot, inject_adapters
+from cl.models.adapters import BARE, adapters_of, inject_adapters
 from cl.models.heads import PrototypeHead
 from cl.models.model import Model
+from cl.models.slots import encode_own_slot, encode_slots
 from cl.ops.gaussians import ClassGaussians, align
 from cl.ops.retrieval import refine
 from cl.strategy import ParameterGroup, Strategy
@@ -139,7 +140,7 @@ class MOS(Strategy):
         parts = []
         for batch in self.batches(experience):
             self.prototypes.update(self.features(batch.images, self.prototype_slot), batch.labels)
-            parts.append((self.model.encode(batch.images), batch.labels))
+            parts.append((self.features(batch.images, experience.index), batch.labels))
         features, labels = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
         self.gaussians.update(features, labels, experience.seen)
         if experience.index:
@@ -161,8 +162,8 @@ class MOS(Strategy):
     def features(self, images: Tensor, slots: Tensor | int) -> Tensor:
         """Features of each image through its own task's adapter, or of all images through the same."""
         if isinstance(slots, int):
-            slots = torch.full((len(images),), slots, device=images.device)
-        return features_of_own_slot(self.model.backbone, images, slots)
+            return encode_slots(self.model, images, [slots])[0]
+        return encode_own_slot(self.model, images, slots)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         q = self.prototypes(self.features(images, self.prototype_slot))

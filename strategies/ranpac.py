@@ -10,6 +10,7 @@ from cl.errors import require
 from cl.models.adapters import adapters_of, inject_adapters
 from cl.models.heads import CosineHead, RidgeHead
 from cl.models.model import Model
+from cl.models.slots import encode_slots
 from cl.ops.ridge import ridge_errors
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
@@ -69,7 +70,9 @@ class RanPAC(Strategy):
             self.model.head = self.classifier
             del self.classifier
             self.grow_head(experience)
-        parts = [(self.model.encode(b.images), b.labels) for b in self.batches(experience)]
+            for adapter in adapters_of(self.model):
+                adapter.keep()
+        parts = [(self.features(b.images), b.labels) for b in self.batches(experience)]
         for features, labels in parts:
             self.model.head.update(features, labels)
         everything = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
@@ -87,3 +90,12 @@ class RanPAC(Strategy):
         Y = F.one_hot(labels, self.model.head.classes)
         errors = ridge_errors(H[used], Y[used], H[held], Y[held], STRENGTHS)
         return STRENGTHS[int(errors.argmin())]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Of the backbone as the first task left it, B × features."""
+        if self.bottleneck:
+            return encode_slots(self.model, images, [0])[0]
+        return self.model.encode(images)
+
+    def predict(self, images: Tensor, task: int | None = None) -> Tensor:
+        return self.model.head(self.features(images))

@@ -20,6 +20,9 @@ from cl.errors import WeightsError
 
 DIGEST_BYTES = 16
 
+FEWEST = 8
+"""So many images of a batch are computed at the least; again if need be."""
+
 KEPT_TABLES = 2
 """For how many keys features are kept in memory: when weights have changed, old features are of no use."""
 
@@ -48,21 +51,26 @@ class FeatureCache:
 
     def features(self, key: str, images: Images, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """`compute(images)`, B × …, with each row computed once for this key."""
+
+        def some(which: Array) -> Tensor:
+            whole = np.array_equal(which, np.arange(len(images)))
+            return compute(images.tensor if whole else images.part(which))
+
+        return self.lookup(key, self.digests.of(images), some)
+
+    def lookup(self, key: str, names: list[bytes], compute: Callable[[Array], Tensor]) -> Tensor:
+        """A row for each name, in this order; `compute(which)` gives those at these positions."""
         table = self._table(key)
-        digests = self.digests.of(images)
-        slots = np.array([table.slots.get(digest, -1) for digest in digests])
+        slots = np.array([table.slots.get(name, -1) for name in names])
         missing = np.flatnonzero(slots < 0)
         self.computed += len(missing)
         self.reused += len(slots) - len(missing)
         if not len(missing):
             return table.rows(slots)
-        if len(missing) == len(slots):
-            computed = compute(images.tensor)
-        else:
-            # Never a batch of one out of a larger one: some kernels round it in another way.
-            which = missing if len(missing) > 1 else np.repeat(missing, 2)
-            computed = compute(images.part(which))[: len(missing)]
-        table.add([digests[i] for i in missing], computed, self.memory_bytes - self.memory)
+        # Never a few out of a larger batch: some kernels round a product of few rows in another way.
+        enough = max(len(missing), min(len(slots), FEWEST))
+        computed = compute(np.resize(missing, enough))[: len(missing)]
+        table.add([names[i] for i in missing], computed, self.memory_bytes - self.memory)
         if len(missing) == len(slots):
             return computed
         result = computed.new_empty(len(slots), *computed.shape[1:])

@@ -70,6 +70,8 @@ class Images:
         return len(self.positions)
 
     def __getitem__(self, key: Any) -> Tensor:
+        if isinstance(key, Tensor) and key.ndim == 1:
+            return self.rows(np.arange(len(self))[key.cpu().numpy()])
         return self.tensor[key]
 
     def __getattr__(self, name: str) -> Any:

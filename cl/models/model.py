@@ -13,6 +13,7 @@ from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
 from cl.models.frozen import Fingerprint, frozen_prefix, run_prefix, run_rest
 from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
+from cl.models.slots import SlotNames
 from cl.parallel import Ranks
 
 Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
@@ -33,7 +34,8 @@ class Model(nn.Module):
         self.features: int = backbone.features
         self.pretrained: str = backbone.pretrained
         self.cache = cache
-        self.fingerprint = Fingerprint()
+        self.fingerprint, self.base_fingerprint = Fingerprint(), Fingerprint()
+        self.slot_names = SlotNames()
         self.trained: set[int] | None = None
         self.ranks = Ranks()
 
@@ -44,7 +46,8 @@ class Model(nn.Module):
 
     def weights_changed(self) -> None:
         """Something may have been written to the weights."""
-        self.fingerprint.forget()
+        for known in (self.fingerprint, self.base_fingerprint, self.slot_names):
+            known.forget()
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 B × 3 × S × S to logits over the classes seen, B × classes."""
@@ -64,7 +67,7 @@ class Model(nn.Module):
         if prefix is None:
             return self._whole(images.tensor)
         tokens = self.cache.features(
-            self._key(prefix, images.on),
+            self.key(prefix, images.on, self.fingerprint),
             images,
             lambda part: run_prefix(self.backbone, prefix, part),
         )
@@ -74,8 +77,8 @@ class Model(nn.Module):
         features: Tensor = self.backbone(images)
         return features
 
-    def _key(self, prefix: list[nn.Module], device: torch.device) -> str:
-        """Everything but the image that features depend on."""
+    def key(self, parts: list[nn.Module], device: torch.device, fingerprint: Fingerprint) -> str:
+        """Everything but the image that the features of these parts of the backbone depend on."""
         cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-        weights = self.fingerprint.of(self.backbone, prefix)
+        weights = fingerprint.of(self.backbone, parts)
         return hashlib.sha256(f"{weights} {self.transform} {cast}".encode()).hexdigest()[:32]

