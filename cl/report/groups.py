@@ -101,14 +101,14 @@ class Difference:
 def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Path]]:
     """The complete runs in or below the folders, and the folders of those that are not complete.
 
-    The folder of a sweep stands for the runs of the sweep, wherever these are.
+    The folder of a sweep, and one of several sweeps, stands for their runs, wherever these are.
     """
     complete: dict[Path, Run] = {}
     incomplete: set[Path] = set()
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path}: there is no such folder.")
-        for folder in [*_below(path), *_of_sweep(path)]:
+        for folder in [*_below(path), *_of_sweeps(path)]:
             if (folder / "summary.json").exists():
                 complete[folder.resolve()] = Run.load(folder)
             else:
@@ -131,9 +131,10 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     return jobs
 
 
-def _of_sweep(path: Path) -> list[Path]:
-    """The run folders of a sweep; those that are gone are left out."""
-    folders = [job["folder"] for job in read_jobs(path)]
+def _of_sweeps(path: Path) -> list[Path]:
+    """The run folders of the sweeps in or below a folder; those that are gone are left out."""
+    sweeps = sorted({file.parents[1] for file in path.rglob("jobs/*.json")})
+    folders = [job["folder"] for sweep in sweeps for job in read_jobs(sweep)]
     return [folder for folder in folders if folder is not None and folder.is_dir()]
 
 

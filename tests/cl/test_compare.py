@@ -72,9 +72,9 @@ def test_the_folder_of_a_sweep_stands_for_its_runs(
         note = {"folder": os.path.relpath(folder, jobs.parent), "overrides": [], "error": None}
         (jobs / f"{number:05d}.json").write_text(json.dumps(note))
     (jobs / "00009.json").write_text('{"folder": null, "overrides": [], "error": "failed"}')
-    for here, sweep in ((tmp_path, Path("sweeps/first")), (jobs, Path(".."))):
+    for here, sweep in ((tmp_path, "sweeps/first"), (jobs, ".."), (tmp_path, "sweeps")):
         monkeypatch.chdir(here)
-        groups = compare([sweep]).groups
+        groups = compare([Path(sweep)]).groups
         assert [(group.name, group.seeds) for group in groups] == [
             ("olora", [0, 1, 2]),
             ("naive", [0, 1, 2]),
