@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from jobs import compose, stream
-from results import strategies
 from timing import Claim, interleave, parse, parser, ratio, report
 from torch import Tensor, nn
 
+from benchmarks.results_page import strategies
 from cl.learner import Learner
 
 BATCH = 16

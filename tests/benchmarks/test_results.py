@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import results
-from benchmarks.results import BEGIN, END, Cell, Table
+from benchmarks import results, results_page
+from benchmarks.results_page import BEGIN, END, Cell, Table
 from benchmarks.subset import split_subset
 from cl.data.datasets import DataSet
 from cl.errors import PalimpsestError
 from tests.conftest import toy_images
 
-TABLE = results.TABLES["cifar100_nano"]
-PUBLISHED = json.loads(results.PUBLISHED.read_text())
+TABLE = results_page.TABLES["cifar100_nano"]
+PUBLISHED = json.loads(results_page.PUBLISHED.read_text())
 
 
 def cell(strategy: str, seed: int = 0, accuracy: float = 0.5, **other: Any) -> Cell:
@@ -48,7 +48,7 @@ def test_costs_are_read_from_the_events() -> None:
 
 def test_a_row_has_the_figures_and_what_has_not_run_is_empty() -> None:
     cells = [cell("naive"), cell("lwf", 0, 0.4, training_seconds=6.0), cell("lwf", 1, 0.5)]
-    lines = results.results_table(cells, PUBLISHED["figures"])
+    lines = results_page.results_table(cells, PUBLISHED["figures"])
     lwf, mos = row(lines, "lwf"), row(lines, "mos")
     assert lwf[:3] == ["`lwf`", "0, 1", "45.0 ± 7.1"]
     assert lwf[6:11] == ["12,345", "678", "5", "5", "1.25"], (
@@ -57,48 +57,48 @@ def test_a_row_has_the_figures_and_what_has_not_run_is_empty() -> None:
     assert mos[1:11] == [""] * 10
     assert mos[11:13] == ["89.25", "93.3"], "the published figure stands there nevertheless"
     assert len({len(line.split("|")) for line in lines}) == 1
-    assert set(results.strategies()) >= {"naive", "mos", "ranpac"}
-    assert "custom" not in results.strategies()
+    assert set(results_page.strategies()) >= {"naive", "mos", "ranpac"}
+    assert "custom" not in results_page.strategies()
 
 
 def test_a_method_without_steps_has_no_time_per_step() -> None:
-    lines = results.results_table([cell("naive"), cell("simplecil", steps=0)], [])
+    lines = results_page.results_table([cell("naive"), cell("simplecil", steps=0)], [])
     assert row(lines, "simplecil")[10] == "–"
     assert row(lines, "naive")[10] == "1.00"
-    assert row(results.results_table([cell("ewc")], []), "ewc")[10] == "", "naive has not run"
+    assert row(results_page.results_table([cell("ewc")], []), "ewc")[10] == "", "naive has not run"
 
 
 def test_the_published_figure_of_ten_tasks_goes_first() -> None:
-    assert "10 tasks" in results.closest("simplecil", PUBLISHED["figures"])["protocol"]
-    assert results.closest("no_such_method", PUBLISHED["figures"]) == {}
+    assert "10 tasks" in results_page.closest("simplecil", PUBLISHED["figures"])["protocol"]
+    assert results_page.closest("no_such_method", PUBLISHED["figures"]) == {}
 
 
 def test_every_published_figure_says_where_it_is_from() -> None:
     for figure in PUBLISHED["figures"]:
-        assert figure["strategy"] in results.strategies()
+        assert figure["strategy"] in results_page.strategies()
         assert figure["source"]
         assert figure["backbone"]
         assert 0 < figure["average_accuracy"] < 100
     for order in PUBLISHED["orders"]:
-        assert {order["lower"], order["higher"]} <= set(results.strategies())
+        assert {order["lower"], order["higher"]} <= set(results_page.strategies())
 
 
 def test_the_order_is_looked_at_seed_by_seed() -> None:
     cells = [cell("a", 0, 0.50), cell("b", 0, 0.60), cell("a", 1, 0.55), cell("b", 1, 0.75)]
-    assert results.compared(cells, "a", "b") == "yes: +15.0 (2 of 2 seeds)"
-    assert results.compared(cells, "b", "a") == "no: -15.0 (0 of 2 seeds)"
+    assert results_page.compared(cells, "a", "b") == "yes: +15.0 (2 of 2 seeds)"
+    assert results_page.compared(cells, "b", "a") == "no: -15.0 (0 of 2 seeds)"
     mixed = [*cells, cell("a", 2, 0.9), cell("b", 2, 0.5)]
-    assert results.compared(mixed, "a", "b").startswith("unclear")
-    assert results.compared(cells, "a", "c") == ""
+    assert results_page.compared(mixed, "a", "b").startswith("unclear")
+    assert results_page.compared(cells, "a", "c") == ""
     other_seed = [cell("a", 0), cell("c", 1)]
-    assert results.compared(other_seed, "a", "c") == "", "only the same seeds are compared"
+    assert results_page.compared(other_seed, "a", "c") == "", "only the same seeds are compared"
 
 
 def test_the_hand_written_part_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "results.md"
-    results.update_document(file, "first")
+    results_page.update_document(file, "first")
     file.write_text(f"My title\n{file.read_text()}\n## Findings\nBy hand.\n")
-    results.update_document(file, "second")
+    results_page.update_document(file, "second")
     text = file.read_text()
     assert text.startswith("My title\n# Results")
     assert text.endswith("## Findings\nBy hand.\n")
@@ -107,15 +107,19 @@ def test_the_hand_written_part_is_left_alone(tmp_path: Path) -> None:
     assert text.count(BEGIN) == text.count(END) == 1
     file.write_text("no markers")
     with pytest.raises(SystemExit, match="lacks the markers"):
-        results.update_document(file, "third")
+        results_page.update_document(file, "third")
 
 
 def test_the_document_has_every_part() -> None:
-    text = results.generated({"cifar100_nano": [cell("naive")], "cifar100_vit_tiny": []}, PUBLISHED)
+    text = results_page.generated(
+        {"cifar100_nano": [cell("naive")], "cifar100_vit_tiny": []}, PUBLISHED
+    )
     assert "No cell has run yet." in text
     assert "first 100 training and the first 20 test images" in text
     assert "`simplecil` < `aper`" in text
-    foreign = results.generated({"cifar100_nano": [cell("naive", overrides=["other"])]}, PUBLISHED)
+    foreign = results_page.generated(
+        {"cifar100_nano": [cell("naive", overrides=["other"])]}, PUBLISHED
+    )
     assert "No cell has run yet." in foreign, "cells of another protocol are not mixed in"
 
 
@@ -127,14 +131,14 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return None if strategy == "broken" else cell(strategy, seed, versions={}, git_revision="")
 
     monkeypatch.setattr(results, "run", run)
-    monkeypatch.setattr(results, "DOCUMENT", tmp_path / "results.md")
+    monkeypatch.setattr(results_page, "DOCUMENT", tmp_path / "results.md")
     file, table = tmp_path / "toy.json", Table(TABLE.stream, TABLE.backbone, (0, 1))
     results.fill(file, table, ["naive", "broken"])
     assert ran == [("naive", 0), ("broken", 0), ("naive", 1), ("broken", 1)]
     ran.clear()
     results.fill(file, table, ["naive", "broken", "ewc"])
     assert ran == [("broken", 0), ("ewc", 0), ("broken", 1), ("ewc", 1)]
-    assert [c["strategy"] for c in results.load(file)] == ["naive", "naive", "ewc", "ewc"]
+    assert [c["strategy"] for c in results_page.load(file)] == ["naive", "naive", "ewc", "ewc"]
     assert BEGIN in (tmp_path / "results.md").read_text()
 
 
@@ -152,7 +156,7 @@ def test_the_part_is_the_first_images_of_each_class_and_always_the_same() -> Non
 def test_every_table_is_a_run_that_the_command_line_accepts() -> None:
     from cl.cli import check, expand_targets
 
-    for table in results.TABLES.values():
+    for table in results_page.TABLES.values():
         check(expand_targets(["strategy=naive", *table.overrides, "trainer.checkpoint=false"]))
     with pytest.raises(PalimpsestError):
         check(expand_targets(["strategy=naive", *TABLE.overrides, "trainer.epoch=1"]))
