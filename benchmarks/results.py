@@ -45,6 +45,7 @@ KEPT = (
     "average_incremental_accuracy",
     "forgetting",
     "learning_accuracy",
+    "within_task_accuracy",
     "seconds",
     "trainable_parameters",
     "stored_numbers",
@@ -120,7 +121,9 @@ def run(strategy: str, overrides: list[str], seed: int) -> Cell | None:
         (summary,) = Path(folder).rglob("summary.json")
         print(f"{strategy}, seed {seed}: done", file=sys.stderr)
         events = [json.loads(line) for line in (summary.parent / "metrics.jsonl").open()]
-        return dict(json.loads(summary.read_text())) | costs(events)
+        found: Cell = json.loads(summary.read_text())
+        within = {"within_task_accuracy": found["within_task"]["average_accuracy"]}
+        return found | within | costs(events)
 
 
 def costs(events: list[dict[str, Any]]) -> Cell:

@@ -21,6 +21,7 @@ COLUMNS = {
     "average_incremental_accuracy": "average incremental accuracy",
     "forgetting": "forgetting",
     "learning_accuracy": "learning accuracy",
+    "within_task_accuracy": "accuracy within the task",
 }
 
 Cell = dict[str, Any]
@@ -92,7 +93,9 @@ def markdown(cells: list[Cell]) -> str:
         ]
         for strategy in dict.fromkeys(cell["strategy"] for cell in mine):
             runs = [cell for cell in mine if cell["strategy"] == strategy]
-            values = " | ".join(spread([cell[name] for cell in runs]) for name in COLUMNS)
+            values = " | ".join(
+                spread([cell[name] for cell in runs if name in cell]) for name in COLUMNS
+            )
             seeds = ", ".join(str(cell["seed"]) for cell in runs)
             seconds = mean(cell["seconds"] for cell in runs)
             lines.append(f"| `{strategy}` | {seeds} | {values} | {seconds:.0f} |")
@@ -112,7 +115,9 @@ def conditions(cells: list[Cell]) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (ddof = 1), in per cent."""
+    """Mean ± standard deviation (ddof = 1), in per cent; empty without values."""
+    if not values:
+        return ""
     text = f"{100 * mean(values):.1f}"
     return f"{text} ± {100 * stdev(values):.1f}" if len(values) > 1 else text
 
@@ -165,7 +170,7 @@ def measured(runs: list[Cell], base: float | None) -> list[str]:
     if not runs:
         return [""] * (len(COLUMNS) + 6)
     shown = [", ".join(str(cell["seed"]) for cell in runs)]
-    shown += [spread([cell[name] for cell in runs]) for name in COLUMNS]
+    shown += [spread([cell[name] for cell in runs if name in cell]) for name in COLUMNS]
     shown += [
         f"{mean(cell[n] for cell in runs):,.0f}" for n in ("trainable_parameters", "stored_numbers")
     ]
