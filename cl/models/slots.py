@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -51,13 +52,15 @@ def _encode_slots(model: Model, images: Tensor, slots: Sequence[int]) -> Tensor:
         for place in range(len(slots)):
             own = which[which // count == place] % count
             lacking.setdefault(tuple(own), []).append(place)
-        rows = torch.empty(len(which), model.features, device=images.on)
+        pieces = []
         for chosen, places in lacking.items():
             if chosen:
-                part = images.part(torch.tensor(chosen).numpy())
+                part = images.part(np.array(chosen))
                 found = features_of_slots(model.backbone, part, [slots[place] for place in places])
-                for place, features in zip(places, found, strict=True):
-                    rows[torch.from_numpy(which // count == place)] = features.to(rows)
+                pieces += [(which // count == p, f) for p, f in zip(places, found, strict=True)]
+        rows = pieces[0][1].new_empty(len(which), model.features)
+        for where, features in pieces:
+            rows[torch.from_numpy(where)] = features
         return rows
 
     entries = [entry(digest, name) for name in names for digest in digests]
