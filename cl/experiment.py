@@ -15,12 +15,13 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from cl.checkpoint import check_seal, load_json, save_json
+from cl.data.cache import create_cache
 from cl.environment import describe, peak_memory_bytes
 from cl.errors import ConfigurationError, WeightsError
 from cl.evaluation import AccuracyMatrix, evaluate
 from cl.guards import resources_explained
 from cl.instantiate import build, check_trust
-from cl.learner import TRUSTED, Learner, create_cache
+from cl.learner import TRUSTED, Learner
 from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
 from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock

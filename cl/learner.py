@@ -26,10 +26,10 @@ from cl.checkpoint import (
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
-from cl.data.cache import FeatureCache
+from cl.data.cache import create_cache
 from cl.errors import require, suggest
 from cl.instantiate import build, check_trust
-from cl.models.backbone import create_backbone
+from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
 from cl.parallel import Ranks
@@ -322,24 +322,3 @@ class Learner:
 def count(module: nn.Module) -> int:
     """Numbers in all parameters and buffers of a module."""
     return sum(tensor.numel() for tensor in module.state_dict().values())
-
-
-def compile_blocks(backbone: nn.Module) -> None:
-    """Let torch.compile translate each block of the backbone; the head, which grows, is left alone.
-
-    Sizes of parameters and buffers may be variables of a translation: when an adapter in the block has grown
-    once, there is one that serves every later size.
-    """
-    torch._dynamo.config.recompile_limit = 64  # blocks that are trained differently, in every mode
-    torch._dynamo.config.force_parameter_static_shapes = False
-    torch._dynamo.config.force_nn_module_property_static_shapes = False
-    for block in getattr(backbone, "blocks", [backbone]):
-        block.compile()
-
-
-def create_cache(config: CacheConfig) -> FeatureCache | None:
-    """The feature cache that the configuration describes."""
-    if not config.memory_gb:
-        return None
-    folder = None if config.dir is None else Path(config.dir)
-    return FeatureCache(config.memory_gb * 1e9, folder, config.dir_gb * 1e9)

@@ -7,7 +7,7 @@ about processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,12 @@ class Ranks:
             yield
         finally:
             self.active = False
+
+    def split(self, images: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute(images)`, B × …, of which this process computes its slice."""
+        if not self.active or len(images) < self.world:
+            return compute(images)
+        return self.gather(compute(self.share(images)), len(images))
 
     def share(self, images: Tensor) -> Tensor:
         """This process's slice of a batch; all slices have one size, so the last image may be in several."""

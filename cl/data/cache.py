@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cl.checkpoint import load_tensors, save_tensors
+from cl.config import CacheConfig
 from cl.data.arrays import Array
 from cl.data.loading import Images
 from cl.errors import WeightsError
@@ -25,6 +26,14 @@ FEWEST = 8
 
 KEPT_TABLES = 2
 """For how many keys features are kept in memory: when weights have changed, old features are of no use."""
+
+
+def create_cache(config: CacheConfig) -> FeatureCache | None:
+    """The feature cache that the configuration describes."""
+    if not config.memory_gb:
+        return None
+    folder = None if config.dir is None else Path(config.dir)
+    return FeatureCache(config.memory_gb * 1e9, folder, config.dir_gb * 1e9)
 
 
 class FeatureCache:

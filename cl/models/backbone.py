@@ -169,3 +169,16 @@ def classifier_names(module: nn.Module) -> list[str]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def compile_blocks(backbone: nn.Module) -> None:
+    """Let torch.compile translate each block of the backbone; the head, which grows, is left alone.
+
+    Sizes of parameters and buffers may be variables of a translation: when an adapter in the block has grown
+    once, there is one that serves every later size.
+    """
+    torch._dynamo.config.recompile_limit = 64  # blocks that are trained differently, in every mode
+    torch._dynamo.config.force_parameter_static_shapes = False
+    torch._dynamo.config.force_nn_module_property_static_shapes = False
+    for block in getattr(backbone, "blocks", [backbone]):
+        block.compile()

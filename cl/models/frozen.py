@@ -108,14 +108,19 @@ class Fingerprint:
             for part in prefix:
                 digest.update(repr(part).encode())
             for tensor in tensors:
-                flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                digest.update(flat.numpy().data)
+                digest.update(content(tensor))
             self.seen, self.value = state, digest.hexdigest()[:32]
         return self.value
 
     def forget(self) -> None:
         """Take the hash again next time: a write through `.data` leaves no trace."""
         self.value = ""
+
+
+def content(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, for a hash."""
+    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return flat.numpy().data
 
 
 def prefix_tensors(backbone: nn.Module, prefix: list[nn.Module]) -> Iterator[Tensor]:

@@ -56,9 +56,7 @@ class Model(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """float32 B × 3 × S × S (or `cl.data.loading.Images`) to the backbone's features, B × features."""
-        if self.ranks.active and len(images) >= self.ranks.world:
-            return self.ranks.gather(self._encode(self.ranks.share(images)), len(images))
-        return self._encode(images)
+        return self.ranks.split(images, self._encode)
 
     def _encode(self, images: Tensor) -> Tensor:
         if not isinstance(images, Images) or self.cache is None or self.trained is None:

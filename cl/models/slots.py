@@ -22,7 +22,7 @@ from cl.models.adapters import (
     features_of_own_slot,
     features_of_slots,
 )
-from cl.models.frozen import embedding_parts, is_frozen, is_watched
+from cl.models.frozen import content, embedding_parts, is_frozen, is_watched
 
 if TYPE_CHECKING:
     from cl.models.model import Model
@@ -33,19 +33,16 @@ def encode_slots(model: Model, images: Tensor, slots: Sequence[int]) -> Tensor:
 
     images: float32 B × 3 × S × S (or `Images`). What the model's cache knows is not computed.
     """
-    ranks = model.ranks
-    if ranks.active and len(images) >= ranks.world:
-        own = _encode_slots(model, ranks.share(images), slots).transpose(0, 1)
-        return ranks.gather(own, len(images)).transpose(0, 1)
-    return _encode_slots(model, images, slots)
+    rows = model.ranks.split(images, lambda own: _encode_slots(model, own, slots).transpose(0, 1))
+    return rows.transpose(0, 1)
 
 
 def _encode_slots(model: Model, images: Tensor, slots: Sequence[int]) -> Tensor:
-    if not isinstance(images, Images) or not may_be_kept(model):
+    parts = frozen_base(model)
+    if not isinstance(images, Images) or model.cache is None or parts is None:
         return features_of_slots(model.backbone, images, slots)
-    assert model.cache is not None
     count, digests = len(images), model.cache.digests.of(images)
-    names = [model.slot_names.of(model.backbone, slot) for slot in slots]
+    names = model.slot_names.of(model.backbone, slots)
 
     def compute(which: Array) -> Tensor:
         lacking: dict[tuple[int, ...], list[int]] = {}  # images that some slots lack together
@@ -63,50 +60,42 @@ def _encode_slots(model: Model, images: Tensor, slots: Sequence[int]) -> Tensor:
             rows[torch.from_numpy(where)] = features
         return rows
 
-    entries = [entry(digest, name) for name in names for digest in digests]
-    rows = model.cache.lookup(base_key(model, images), entries, compute)
+    entries = [entry(digest, names[slot]) for slot in slots for digest in digests]
+    key = model.key(parts, images.on, model.base_fingerprint)
+    rows = model.cache.lookup(key, entries, compute)
     return rows.view(len(slots), count, -1)
 
 
 def encode_own_slot(model: Model, images: Tensor, slots: Tensor) -> Tensor:
     """The features of each image through its own slot: B × features. slots: int64, B; see `encode_slots`."""
-    if not isinstance(images, Images) or not may_be_kept(model):
+    parts = frozen_base(model)
+    if not isinstance(images, Images) or model.cache is None or parts is None:
         return features_of_own_slot(model.backbone, images, slots)
-    assert model.cache is not None
 
     def compute(which: Array) -> Tensor:
         chosen = torch.from_numpy(which).to(slots.device)
         return features_of_own_slot(model.backbone, images.part(which), slots[chosen])
 
-    names = {slot: model.slot_names.of(model.backbone, slot) for slot in slots.unique().tolist()}
+    names = model.slot_names.of(model.backbone, slots.unique().tolist())
     digests = model.cache.digests.of(images)
     entries = [entry(d, names[slot]) for d, slot in zip(digests, slots.tolist(), strict=True)]
-    return model.cache.lookup(base_key(model, images), entries, compute)
+    key = model.key(parts, images.on, model.base_fingerprint)
+    return model.cache.lookup(key, entries, compute)
 
 
-def may_be_kept(model: Model) -> bool:
-    """Whether an image's features through a kept slot are the same whenever they are computed."""
+def frozen_base(model: Model) -> list[nn.Module] | None:
+    """All of the backbone but its adapters, if features through a kept slot do not change; else None."""
     backbone, trained = model.backbone, model.trained
-    if model.cache is None or trained is None or not isinstance(backbone, VisionTransformer):
-        return False
+    if trained is None or not isinstance(backbone, VisionTransformer):
+        return None
     own = [backbone, *(m for m in backbone.modules() if isinstance(m, Adapter | AdaptedBlock))]
-    return (
-        not any(is_watched(module) or module.training for module in own)
-        and not any(id(p) in trained for p in backbone.parameters(recurse=False))
-        and all(is_frozen(part, trained) for part in parts_below(backbone))
-    )
-
-
-def parts_below(backbone: VisionTransformer) -> list[nn.Module]:
-    """All of a backbone but its adapters."""
+    if any(is_watched(module) or module.training for module in own):
+        return None
+    if any(id(p) in trained for p in backbone.parameters(recurse=False)):
+        return None
     blocks = [b.base if isinstance(b, AdaptedBlock) else b for b in backbone.blocks]
-    return [*embedding_parts(backbone), *blocks, backbone.norm, backbone.fc_norm]
-
-
-def base_key(model: Model, images: Images) -> str:
-    """Everything but the image and the slot that features depend on."""
-    assert isinstance(model.backbone, VisionTransformer)
-    return model.key(parts_below(model.backbone), images.on, model.base_fingerprint)
+    parts = [*embedding_parts(backbone), *blocks, backbone.norm, backbone.fc_norm]
+    return parts if all(is_frozen(part, trained) for part in parts) else None
 
 
 def entry(digest: bytes, name: bytes) -> bytes:
@@ -121,21 +110,20 @@ class SlotNames:
         self.state: object = None
         self.names: dict[int, bytes] = {}
 
-    def of(self, backbone: nn.Module, slot: int) -> bytes:
-        """A hash of all that the adapters do in this slot."""
+    def of(self, backbone: nn.Module, slots: Sequence[int]) -> dict[int, bytes]:
+        """For each slot, a hash of all that the adapters do in it."""
         adapters = adapters_of(backbone)
         kept = [adapter.kept(name) for adapter in adapters for name in Adapter.TENSORS]
         state = [(t.data_ptr(), t._version, t.shape) for t in kept]
         if state != self.state:
             self.state, self.names = state, {}
-        if slot not in self.names:
+        for slot in set(slots) - self.names.keys():
             found = hashlib.blake2b(digest_size=DIGEST_BYTES)
             for tensor in kept if slot != BARE else ():
-                flat = tensor[slot].detach().cpu().contiguous().view(-1).view(torch.uint8)
-                found.update(flat.numpy().data)
+                found.update(content(tensor[slot]))
             found.update(repr([a.scale for a in adapters] if slot != BARE else BARE).encode())
             self.names[slot] = found.digest()
-        return self.names[slot]
+        return self.names
 
     def forget(self) -> None:
         """Take them again: a write through `.data` leaves no trace."""
