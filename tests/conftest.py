@@ -27,11 +27,16 @@ REAL_DATA = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real data run wherever the data are; elsewhere the reason for skipping is shown."""
+    """Tests on real data run wherever the data are; elsewhere the reason for skipping is shown.
+
+    With REQUIRE_REAL_DATA in the environment nothing runs without them.
+    """
     if not REAL_DATA:
         reason = (
             "CL_DATA_DIR/cifar100 or CL_WEIGHTS_DIR/vit_tiny_patch16_224.safetensors is missing"
         )
+        if os.environ.get("REQUIRE_REAL_DATA"):
+            raise pytest.UsageError(f"REQUIRE_REAL_DATA is set, but {reason}.")
         for item in items:
             if item.get_closest_marker("real_data"):
                 item.add_marker(pytest.mark.skip(reason=reason))
