@@ -4,7 +4,8 @@
 
 512 images, 10 classes. Target: at least 4 times faster, equal to 1e-5 (norm of the difference over the
 norm, the worst parameter). For comparison: Avalanche's EWC with batches of one, and the ordinary
-forward and backward pass over whole batches, which is what must be computed in any case.
+forward and backward pass over whole batches, which is what must be computed in any case. --profile prints
+where the time goes instead.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ def error(found: Fisher, expected: Fisher) -> float:
     return max(float(part) for part in parts)
 
 
+def profile(work: Callable[[], object]) -> None:
+    """Print the operations that take the most time, the second time that the work is done."""
+    work()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        work()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
+
+
 def main(options: argparse.Namespace) -> None:
     """All ways in turn."""
     count = 16 if options.quick else 512
@@ -89,6 +98,9 @@ def main(options: argparse.Namespace) -> None:
         name: lambda way=way: lambda: way(model, images, labels)  # type: ignore[misc]
         for name, way in ways.items()
     }
+    if options.profile:
+        profile(jobs["ours"]())
+        return
     seconds = interleave(jobs, options.repetitions)
     single = error(ours(model, images, labels), one_by_one(model, images, labels))
     model.double()
@@ -114,4 +126,6 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(parser(__doc__)))
+    made = parser(__doc__)
+    made.add_argument("--profile", action="store_true", help="no figures: where the time goes")
+    main(parse(made))

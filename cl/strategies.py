@@ -70,28 +70,31 @@ class Method:
         return [self.name, self.title, self.source, ", ".join(setting), grows, self.cls.cost]
 
 
-def methods(kind: str) -> list[Method]:
-    """All that the folder `configs/<kind>` describes, by name."""
+def methods(kind: str, own: Path | None = None) -> list[Method]:
+    """All that the folder `configs/<kind>` describes, by name, and then those of the user's `own/<kind>`."""
     found = []
-    for file in sorted(Path(str(resources.files("configs"))).joinpath(kind).glob("*.yaml")):
-        if file.stem == "custom":
+    shipped = Path(str(resources.files("configs"))) / kind
+    mine = sorted((own / kind).glob("*.yaml")) if own else []
+    for file in [*sorted(shipped.glob("*.yaml")), *mine]:
+        if file == shipped / "custom.yaml":
             continue
         config = OmegaConf.load(file)
         assert isinstance(config, DictConfig)
-        node = config if kind == "plugin" else config.strategy
-        cls: Any = locate(str(node._target_), f"configs/{kind}/{file.name}")
+        node = config if kind == "plugin" else config.get("strategy")
+        require(node is not None and "_target_" in node, f"{file}: it names no class (_target_).")
+        cls: Any = locate(str(node._target_), str(file))
         lines = file.read_text(encoding="utf-8").splitlines()
         command = next((line[2:] for line in lines if line.startswith("# python")), "")
         found.append(Method(kind, file.stem, cls, config, command))
     return found
 
 
-def table(kind: str) -> Table:
+def table(kind: str, own: Path | None = None) -> Table:
     """The methods of a kind for the console."""
     made = Table(title="strategy=…" if kind == "strategy" else "plugin=[…]")
     for name in COLUMNS:
         made.add_column(name, no_wrap=name == "name", overflow="fold")
-    for method in methods(kind):
+    for method in methods(kind, own):
         made.add_row(*map(escape, method.row))
     return made
 
@@ -119,9 +122,9 @@ def refresh(file: Path) -> None:
     file.write_text("".join(part + made for part, made in pairs), encoding="utf-8")
 
 
-def describe(name: str) -> str:
+def describe(name: str, own: Path | None = None) -> str:
     """What the class says of itself, its defaults and its command; ConfigurationError if there is none."""
-    everything = [method for kind in GROUPS for method in methods(kind)]
+    everything = [method for kind in GROUPS for method in methods(kind, own)]
     chosen = [method for method in everything if method.name == name]
     if not chosen:
         near = suggest(name, [method.name for method in everything])
@@ -141,13 +144,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("show", nargs="*", help="show NAME: its description and defaults")
     parser.add_argument("--markdown", action="store_true", help="tables for a document")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="refresh the tables in FILE")
+    parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="list your own ones, too")
     given = parser.parse_args(argv)
+    own: Path | None = given.config_dir
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
+        require(own is None or own.is_dir(), f"--config-dir {own}: there is no such folder.")
         if given.show:
             if given.show[0] != "show" or len(given.show) != 2:
                 parser.error("type: show NAME")
-            console.print(describe(given.show[1]), markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                describe(given.show[1], own), markup=False, highlight=False, soft_wrap=True
+            )
             return
         if given.readme:
             refresh(given.readme)
@@ -156,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if given.markdown:
                 print(markdown(kind) + "\n")
             else:
-                console.print(table(kind))
+                console.print(table(kind, own))
     except PalimpsestError as error:
         sys.exit(f"error: {error}")
 

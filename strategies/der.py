@@ -64,7 +64,7 @@ class DER(Strategy):
         old = self.memory.recall(self.memory_batch, batch)
         if not self.alpha or not len(old.labels):
             return 0.0
-        distance = logit_distance(self.model(self.seen_anew(old)), old.logits, old.known)
+        distance = logit_distance(self.model(self.seen_anew(old)), old.logits)
         self.log("logit_distance", distance)
         return self.alpha * distance
 

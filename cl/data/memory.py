@@ -20,14 +20,12 @@ class Sample(NamedTuple):
     """Images drawn from a memory.
 
     images: uint8 B × H × W × C. labels: int64 B. logits: float32 B × classes, those given when the
-    image was stored and zeros after them; no columns if none were given. known: int64 B, how many of
-    the logits were given.
+    image was stored and zeros after them; no columns if none were given.
     """
 
     images: Tensor
     labels: Tensor
     logits: Tensor
-    known: Tensor
 
 
 class Memory(nn.Module):
@@ -47,7 +45,6 @@ class Memory(nn.Module):
     labels: Tensor
     keys: Tensor
     logits: Tensor
-    known: Tensor
 
     def __init__(
         self, size: int, unit: str = "images", filling: str = "reservoir", repeats: bool = False
@@ -61,7 +58,6 @@ class Memory(nn.Module):
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("keys", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("logits", torch.zeros(0, 0))
-        self.register_buffer("known", torch.zeros(0, dtype=torch.int64))
         self.begin(0)
 
     def __len__(self) -> int:
@@ -69,7 +65,7 @@ class Memory(nn.Module):
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes of everything that is stored: pixels, labels, keys, logits and their number."""
+        """The bytes of everything that is stored: pixels, labels, keys and logits."""
         return sum(tensor.nbytes for tensor in self.buffers())
 
     @property
@@ -77,7 +73,7 @@ class Memory(nn.Module):
         """How many images there is room for."""
         if self.unit == "images":
             return self.size
-        one = [self.images.shape[1:].numel(), 8, 8, 4 * self.logits.shape[1], 8]
+        one = [self.images.shape[1:].numel(), 8, 8, 4 * self.logits.shape[1]]
         return self.size // sum(one)
 
     def begin(self, images: int) -> None:
@@ -118,7 +114,6 @@ class Memory(nn.Module):
         self.labels = _place(self.labels, free, labels[chosen])
         self.keys = _place(self.keys, free, keys[chosen])
         self.logits = _place(self.logits, free, wide)
-        self.known = _place(self.known, free, torch.full((len(chosen),), given.shape[1]))
         self.positions = _place(self.positions, free, offer[chosen])
 
     def draw(self, count: int, generator: Generator, exclude: Array | None = None) -> Sample:
@@ -130,7 +125,7 @@ class Memory(nn.Module):
         if exclude is not None:
             allowed = allowed[~torch.isin(self.positions, torch.from_numpy(exclude))]
         chosen = allowed[torch.randperm(len(allowed), generator=generator)[:count]]
-        stored = (self.images, self.labels, self.logits, self.known)
+        stored = (self.images, self.labels, self.logits)
         return Sample(*(tensor[chosen.to(tensor.device)] for tensor in stored))
 
     def _fit(self, shape: torch.Size, classes: int) -> None:

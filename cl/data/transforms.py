@@ -24,15 +24,17 @@ class Transform:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 B × H × W × C to float32 B × 3 × size × size."""
-        pixels = images.permute(0, 3, 1, 2).float()
-        if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, 3, -1, -1)
+        planes = images.permute(0, 3, 1, 2)
+        if planes.shape[1] == 1:
+            planes = planes.expand(-1, 3, -1, -1)
+        # Contiguous at once, and then in place: on a CPU that is several times faster.
+        pixels = planes.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         if pixels.shape[-2:] != (self.size, self.size):
             pixels = F.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True)
-            pixels = pixels.clamp(0, 255)
+            pixels.clamp_(0, 255)
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
-        return ((pixels / 255 - mean) / std).contiguous()
+        return pixels.div_(255).sub_(mean).div_(std)
 
 
 def crop(images: Tensor, generator: Generator) -> Tensor:
@@ -44,16 +46,18 @@ def crop(images: Tensor, generator: Generator) -> Tensor:
     pad = max(height, width) // 8
     padded = F.pad(images, (0, 0, pad, pad, pad, pad))
     top, left = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).to(images.device)
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    columns = left[:, None] + torch.arange(width, device=images.device)
-    which = torch.arange(count, device=images.device)[:, None, None]
-    return padded[which, rows[:, :, None], columns[:, None, :]]
+    windows = padded.unfold(1, height, 1).unfold(
+        2, width, 1
+    )  # a view: B × tops × lefts × C × H × W
+    return windows[torch.arange(count, device=images.device), top, left].permute(0, 2, 3, 1)
 
 
 def flip(images: Tensor, generator: Generator) -> Tensor:
     """Mirror each image left to right with probability one half. uint8 B × H × W × C."""
-    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(2), images)
+    mirrored = (
+        (torch.rand(len(images), generator=generator) < 0.5).nonzero()[:, 0].to(images.device)
+    )
+    return images.index_copy(0, mirrored, images[mirrored].flip(2))
 
 
 def resized_crop(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cl.ops.tensors import pad_to
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -17,13 +18,10 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
 
 
-def logit_distance(logits: Tensor, stored: Tensor, known: Tensor) -> Tensor:
-    """The squared difference, mean over all classes, then over images.
+def logit_distance(logits: Tensor, stored: Tensor) -> Tensor:
+    """The squared difference, mean over all classes and images.
 
-    logits: B × classes. stored: B × at most as many, of which the first `known` (int64 B) are real. A class
-    that was not known yet counts as a logit of 0, which is what a head's new row gives.
+    logits: B × classes. stored: B × at most as many; a class without a stored logit counts as 0, which is
+    what a head's new row gives.
     """
-    real = torch.arange(stored.shape[1], device=stored.device) < known[:, None]
-    target = torch.zeros_like(logits, dtype=torch.float32)
-    target[:, : stored.shape[1]] = torch.where(real, stored.float(), 0.0)
-    return F.mse_loss(logits.float(), target)
+    return F.mse_loss(logits.float(), pad_to(stored.float(), logits.shape))

@@ -59,6 +59,30 @@ def test_the_tables_in_a_document_are_written_again(tmp_path: Path) -> None:
     assert file.read_text() == "no table"
 
 
+def test_ones_own_strategies_are_listed_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_listed_method.py").write_text(
+        'from strategies.naive import Naive\n\n\nclass Mine(Naive):\n    """Mine (me, 2026)."""\n'
+    )
+    file = tmp_path / "my_configs" / "strategy" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("strategy:\n  _target_: my_listed_method.Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = ["--config-dir", str(tmp_path / "my_configs")]
+    main(folder)
+    shown = capsys.readouterr().out
+    assert "olora" in shown
+    assert "me, 2026" in shown
+    main([*folder, "show", "mine"])
+    assert "my_listed_method.Mine" in capsys.readouterr().out
+    file.write_text("trainer:\n  lr: 1\n")
+    with pytest.raises(SystemExit, match=r"mine.yaml: it names no class \(_target_\)"):
+        main(folder)
+    with pytest.raises(SystemExit, match="nowhere: there is no such folder"):
+        main(["--config-dir", "nowhere"])
+
+
 def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     shown = capsys.readouterr().out

@@ -127,17 +127,15 @@ def test_an_image_enters_once_unless_repeats_are_asked_for() -> None:
     assert len(again) == 24
 
 
-def test_logits_of_different_widths_are_padded_and_counted() -> None:
+def test_logits_of_different_widths_are_padded_with_zeros() -> None:
     memory = Memory(100)
     memory.begin(4)
     memory.add(numbered(range(4)), np.arange(4), generator(0), torch.full((4, 2), 1.5))
     memory.begin(3)
     memory.add(numbered(range(3)), np.arange(3), generator(1), torch.full((3, 5), 2.5))
     sample = memory.draw(100, generator(0))
-    assert sorted(sample.known.tolist()) == [2] * 4 + [5] * 3
-    given = torch.arange(5) < sample.known[:, None]
-    assert not sample.logits[~given].any()
-    assert sample.logits[given].sum() == 4 * 2 * 1.5 + 3 * 5 * 2.5
+    rows = sorted(sample.logits.tolist())
+    assert rows == [[1.5, 1.5, 0, 0, 0]] * 4 + [[2.5] * 5] * 3
 
 
 def test_a_budget_in_bytes_holds_also_when_the_logits_become_wider() -> None:
@@ -147,13 +145,13 @@ def test_a_budget_in_bytes_holds_also_when_the_logits_become_wider() -> None:
     for classes in (1, 10, 40):
         memory.begin(60)
         memory.add(data, np.arange(60), random, torch.randn(60, classes))
-        image = 4 * 4 * 3 + 3 * 8 + 4 * classes
+        image = 4 * 4 * 3 + 2 * 8 + 4 * classes
         assert memory.stored_bytes <= 2000
         assert len(memory) == memory.capacity == 2000 // image
         assert memory.stored_bytes == len(memory) * image
         assert held(memory) == memory.labels.tolist()
         sizes.append(len(memory))
-    assert sizes == [26, 17, 8]
+    assert sizes == [29, 19, 8]
 
 
 def test_nothing_fits() -> None:

@@ -1,0 +1,101 @@
+"""What docs/speed.md says: the claims of the speed programs, as their last full runs found them.
+
+    python benchmarks/speed_page.py
+
+writes the part of the page between its two markers from the JSON files in benchmarks/results. A program
+that has not run in full is listed without figures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.results_page import RESULTS, ROOT, update_document
+
+DOCUMENT = ROOT / "docs" / "speed.md"
+PROGRAMS = (
+    "loop",
+    "avalanche_loop",
+    "gradient_free",
+    "evaluation",
+    "fisher",
+    "growth",
+    "checkpoint_cost",
+    "wandb_cost",
+    "startup",
+)
+STEP = re.compile(r"(time|passes) per step over naive's, (\w+)")
+
+Found = dict[str, Any]
+
+
+def main() -> None:
+    """Write the page."""
+    programs = [load(name) for name in (*PROGRAMS, "step_cost")]
+    update_document(DOCUMENT, generated(programs[:-1], programs[-1]))
+
+
+def load(name: str) -> Found:
+    """What a program wrote, or its name alone."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {"program": name, "claims": []}
+
+
+def generated(programs: list[Found], steps: Found) -> str:
+    """The part of the page that follows from the files."""
+    lines = ["## Claims", "", *table(programs), "", "## Steps of all strategies", ""]
+    lines += [f"`benchmarks/step_cost.py`: {conditions(steps)}", "", *steps_table(steps), ""]
+    return "\n".join(lines)
+
+
+def table(programs: list[Found]) -> list[str]:
+    """A row per claim."""
+    rows = [["program", "claim", "found", "target", "met", "measured"], ["---"] * 6]
+    for found in programs:
+        name = f"`{found['program']}`"
+        for claim in found["claims"]:
+            rows.append([name, claim["text"], *outcome(claim), conditions(found)])
+        if not found["claims"]:
+            rows.append([name, *[""] * 4, conditions(found)])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def outcome(claim: Found) -> list[str]:
+    """Value, target and verdict of a claim."""
+    value = f"{claim['value']:.3g}"
+    if claim["target"] is None:
+        return [value, "", ""]
+    sign = "≥" if claim["at_least"] else "≤"
+    return [value, f"{sign} {claim['target']:g}", "yes" if claim["met"] else "no"]
+
+
+def conditions(found: Found) -> str:
+    """Repetitions, hardware and date."""
+    if not found["claims"]:
+        return "not yet"
+    hardware = found["hardware"]
+    where = f"{hardware['device']} ({hardware['cpu']}, {hardware['threads']} threads)"
+    return f"{found['repetitions']} rounds, {where}, {found['date'][:10]}"
+
+
+def steps_table(steps: Found) -> list[str]:
+    """For each strategy the time and the passes of a step, both over naive's."""
+    rows: dict[str, dict[str, float]] = {}
+    for claim in steps["claims"]:
+        match = STEP.fullmatch(claim["text"])
+        assert match is not None, claim["text"]
+        rows.setdefault(match[2], {})[match[1]] = claim["value"]
+    lines = ["| strategy | time ÷ naive | passes ÷ naive | time ÷ passes |", "|---|---|---|---|"]
+    for name, row in sorted(rows.items()):
+        time, passes = row["time"], row["passes"]
+        lines.append(f"| `{name}` | {time:.2f} | {passes:.2f} | {time / passes:.2f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
