@@ -5,7 +5,7 @@
 10,000 images of 32 × 32 pixels, torchvision's RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor
 and Normalize on one image at a time there, a batch at a time here; AdamW, batches of 64, one epoch.
 With a small CNN the loop counts (target: at least 2.2 times faster), with nano the network does
-(reported).
+(reported). The CNN takes a second, so it runs five times as often.
 """
 
 from __future__ import annotations
@@ -73,15 +73,18 @@ def avalanche(count: int, name: str) -> Callable[[], object]:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Both jobs with both networks in turn."""
+    """Both jobs in turn, with one network and then with the other."""
     count = 128 if options.quick else 10_000
-    jobs = {
+    cnn = {
         "ours, small CNN": lambda: ours(count, "backbone=timm", f"backbone.name={CNN}"),
         "Avalanche, small CNN": lambda: avalanche(count, CNN),
+    }
+    nano = {
         "ours, nano": lambda: ours(count, "backbone=nano"),
         "Avalanche, nano": lambda: avalanche(count, NANO_NAME),
     }
-    seconds = interleave(jobs, options.repetitions)
+    often, seldom = 5 * options.repetitions, options.repetitions
+    seconds = interleave(cnn, often) | interleave(nano, seldom, warm_up=False)
     small = ratio(seconds, "Avalanche, small CNN", "ours, small CNN")
     claims = [
         Claim("times faster than Avalanche, small CNN", small, 2.2, at_least=True),
