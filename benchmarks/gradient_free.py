@@ -4,19 +4,25 @@
 
 CIFAR-100 in ten tasks, `vit_tiny`, whole runs with evaluation after every task, once with an empty
 feature cache and once with the disk cache that an earlier run of either strategy filled. Targets: at
-most 1.10 times the forward pass, and at most 5 % of it. --quick takes random images and nano.
+most 1.10 times the forward pass, and at most 5 % of it. A pass takes minutes, in which a machine changes its
+speed by more than that, so the first target is held against the time that the same run spends inside the
+backbone (resizing the images, which a forward pass needs too, is not in it). --quick takes random images and
+nano.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from jobs import compose
 from timing import Claim, interleave, parse, parser, ratio, report
+from torch import Tensor
 
 from cl.data import batches
 from cl.experiment import Experiment
@@ -54,14 +60,34 @@ def forward_pass(run: Experiment) -> Callable[[], object]:
     return work
 
 
+def watched(run: Experiment, shares: list[float]) -> Callable[[], object]:
+    """The run; its time over the time inside the backbone is added to `shares`."""
+    forward, inside = run.learner.model.backbone.forward, [0.0]
+
+    def timed(images: Tensor) -> Tensor:
+        start = time.perf_counter()
+        features: Tensor = forward(images)
+        inside[0] += time.perf_counter() - start
+        return features
+
+    def work() -> None:
+        start = time.perf_counter()
+        run.run()
+        shares.append((time.perf_counter() - start) / inside[0])
+
+    run.learner.model.backbone.forward = timed
+    return work
+
+
 def main(options: argparse.Namespace) -> None:
     """The forward pass, and each strategy's first and second run, in turn."""
+    shares: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
 
         def first(strategy: str) -> Callable[[], object]:
             cache = Path(tempfile.mkdtemp(dir=root))
-            return experiment(strategy, options, root, cache).run
+            return watched(experiment(strategy, options, root, cache), shares[strategy])
 
         def second(strategy: str) -> Callable[[], object]:
             return experiment(strategy, options, root, root / "filled").run
@@ -73,12 +99,15 @@ def main(options: argparse.Namespace) -> None:
             jobs[f"{strategy}, second run"] = lambda s=strategy: second(s)  # type: ignore[misc]
         seconds = interleave(jobs, options.repetitions, warm_up=False)
     claims = []
-    for run, target in (("first", 1.10), ("second", 0.05)):
+    for strategy, found in shares.items():
+        text = f"{strategy}, first run over the time inside the backbone"
+        claims.append(Claim(text, median(found), 1.10))
+    for run, target in (("first", None), ("second", 0.05)):
         for strategy in STRATEGIES:
             text = f"{strategy}, {run} run over the forward pass"
             value = ratio(seconds, f"{strategy}, {run} run", "forward pass")
             claims.append(Claim(text, value, target))
-    report(options, claims, seconds, image_size=options.image_size)
+    report(options, claims, seconds, image_size=options.image_size, shares=shares)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ CLAIMS = {
     "fisher": 5,
     "checkpoint_cost": 2,
     "evaluation": 2,
-    "gradient_free": 4,
+    "gradient_free": 6,
     "gpu": 10,
     "step_cost": 6,
 }
