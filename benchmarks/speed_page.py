@@ -2,14 +2,15 @@
 
     python benchmarks/speed_page.py
 
-writes the part of the page between its two markers from the JSON files in benchmarks/results. A program
-that has not run in full is listed without figures.
+writes the part of the page between its two markers from the JSON files in benchmarks/results, and copies the
+plot of growth.py beside it. A program that has not run in full is listed without figures.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.results_page import RESULTS, ROOT, update_document
 
 DOCUMENT = ROOT / "docs" / "speed.md"
+PLOT = RESULTS / "growth.png"
 PROGRAMS = (
     "loop",
     "avalanche_loop",
@@ -37,6 +39,8 @@ Found = dict[str, Any]
 def main() -> None:
     """Write the page."""
     programs = [load(name) for name in (*PROGRAMS, "step_cost")]
+    if PLOT.exists():
+        shutil.copy(PLOT, DOCUMENT.with_name(PLOT.name))
     update_document(DOCUMENT, generated(programs[:-1], programs[-1]))
 
 
