@@ -71,8 +71,8 @@ def test_what_is_stored_is_logged_and_counted(compose: Compose) -> None:
     strategy = learner.strategy
     assert isinstance(strategy, ER)
     assert len(strategy.memory) == 10
-    assert float(learner.logged["memory_bytes"]) == 10 * (8 * 8 * 3 + 3 * 8)
-    numbers = 10 * (8 * 8 * 3 + 3)
+    assert float(learner.logged["memory_bytes"]) == 10 * (8 * 8 * 3 + 2 * 8)
+    numbers = 10 * (8 * 8 * 3 + 2)
     assert learner.stored_numbers == numbers + 4 * (learner.model.features + 1)
 
 
