@@ -105,13 +105,12 @@ def markdown(cells: list[Cell]) -> str:
 
 def conditions(cells: list[Cell]) -> str:
     """What the runs ran on, and when."""
-    hardware = cells[0]["hardware"]
+    machines = dict.fromkeys(
+        "{device} ({cpu}, {threads} threads)".format(**cell["hardware"]) for cell in cells
+    )
     dates = sorted(cell["date"][:10] for cell in cells)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return (
-        f"pretrained: {cells[0]['pretrained']} · "
-        f"{hardware['device']} ({hardware['cpu']}, {hardware['threads']} threads) · {when}"
-    )
+    return f"pretrained: {cells[0]['pretrained']} · {', '.join(machines)} · {when}"
 
 
 def spread(values: list[float]) -> str:
