@@ -105,12 +105,15 @@ def markdown(cells: list[Cell]) -> str:
 
 def conditions(cells: list[Cell]) -> str:
     """What the runs ran on, and when."""
-    machines = dict.fromkeys(
-        "{device} ({cpu}, {threads} threads)".format(**cell["hardware"]) for cell in cells
-    )
+    machines = dict.fromkeys(machine(cell) for cell in cells)
     dates = sorted(cell["date"][:10] for cell in cells)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return f"pretrained: {cells[0]['pretrained']} · {', '.join(machines)} · {when}"
+
+
+def machine(found: Cell) -> str:
+    """The device that something was measured on."""
+    return "{device} ({cpu}, {threads} threads)".format(**found["hardware"])
 
 
 def spread(values: list[float]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.results_page import RESULTS, ROOT, update_document
+from benchmarks.results_page import RESULTS, ROOT, machine, update_document
 
 DOCUMENT = ROOT / "docs" / "speed.md"
 PLOT = RESULTS / "growth.png"
@@ -38,10 +38,9 @@ Found = dict[str, Any]
 
 def main() -> None:
     """Write the page."""
-    programs = [load(name) for name in (*PROGRAMS, "step_cost")]
     if PLOT.exists():
         shutil.copy(PLOT, DOCUMENT.with_name(PLOT.name))
-    update_document(DOCUMENT, generated(programs[:-1], programs[-1]))
+    update_document(DOCUMENT, generated([load(name) for name in PROGRAMS], load("step_cost")))
 
 
 def load(name: str) -> Found:
@@ -82,9 +81,7 @@ def conditions(found: Found) -> str:
     """Repetitions, hardware and date."""
     if not found["claims"]:
         return "not yet"
-    hardware = found["hardware"]
-    where = f"{hardware['device']} ({hardware['cpu']}, {hardware['threads']} threads)"
-    return f"{found['repetitions']} rounds, {where}, {found['date'][:10]}"
+    return f"{found['repetitions']} rounds, {machine(found)}, {found['date'][:10]}"
 
 
 def steps_table(steps: Found) -> list[str]:
