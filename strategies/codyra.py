@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl.errors import require, require_one_of
-from cl.models.lora import GatedLoRALinear, inject_lora
+from cl.models.lora import GatedLoRALayer, inject_lora
 from cl.models.model import Model
 from cl.ops.thresholds import climbing_threshold, shrink_then_cut, soft_threshold
 from cl.strategy import ParameterGroup, Strategy
@@ -66,12 +66,12 @@ class CoDyRA(Strategy):
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         model.backbone.requires_grad_(False)
-        inject_lora(model.backbone, self.targets, self.rank, self.rank, kind=GatedLoRALinear)
+        inject_lora(model.backbone, self.targets, self.rank, self.rank, kind=GatedLoRALayer)
 
     @property
-    def layers(self) -> list[GatedLoRALinear]:
+    def layers(self) -> list[GatedLoRALayer]:
         """The adapted layers, in order."""
-        return [layer for layer in self.model.modules() if isinstance(layer, GatedLoRALinear)]
+        return [layer for layer in self.model.modules() if isinstance(layer, GatedLoRALayer)]
 
     @property
     def gates(self) -> Tensor:

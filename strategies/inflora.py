@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cl.errors import require, require_one_of
-from cl.models.lora import LoRALinear, inject_lora, lora_layers
+from cl.models.lora import LoRALayer, inject_lora, lora_layers
+from cl.models.matrices import vectors
 from cl.models.model import Model
 from cl.models.watching import watch_inputs
 from cl.ops.subspaces import extend_basis, residual_directions
@@ -65,14 +66,14 @@ class InfLoRA(Strategy):
             inject_lora(model.backbone, self.targets, self.rank, self.rank)
         ):
             layer.A.requires_grad_(False)
-            width = layer.base.in_features
+            width = layer.A.shape[2]
             require(
                 self.rank <= width, f"strategy.rank={self.rank}: at most {width} for this backbone."
             )
             self.memory[str(index)] = layer.base.weight.new_zeros(width, width)
 
     @property
-    def layers(self) -> list[LoRALinear]:
+    def layers(self) -> list[LoRALayer]:
         """The adapted layers, in order."""
         return list(lora_layers(self.model))
 
@@ -100,7 +101,7 @@ class InfLoRA(Strategy):
         tokens = [0] * len(layers)
 
         def add(index: int, inputs: Tensor) -> None:
-            x = inputs.flatten(0, -2)
+            x = vectors(layers[index].base, inputs)
             sums[index] += (x.mT @ x).double()
             tokens[index] += len(x)
 

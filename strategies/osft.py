@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from cl.errors import require, require_one_of
+from cl.models.matrices import vectors
 from cl.models.model import Model
 from cl.models.subspace import (
     Held,
     HeldBlock,
     HeldFactors,
-    SubspaceLinear,
+    SubspaceLayer,
     inject_subspaces,
     subspace_layers,
 )
@@ -79,7 +80,7 @@ class OSFT(Strategy):
             layer.parts.requires_grad_(True)
 
     @property
-    def layers(self) -> list[SubspaceLinear]:
+    def layers(self) -> list[SubspaceLayer]:
         """The layers that are decomposed, in order."""
         return list(subspace_layers(self.model))
 
@@ -108,8 +109,9 @@ class OSFT(Strategy):
 
         def note(index: int, inputs: Tensor) -> None:
             weights = layers[index].weight().chunk(len(layers[index].parts))
-            sums[index] += torch.stack([input_output_similarity(inputs, w).sum() for w in weights])
-            tokens[index] += inputs[..., 0].numel()
+            x = vectors(layers[index].base, inputs)
+            sums[index] += torch.stack([input_output_similarity(x, w).sum() for w in weights])
+            tokens[index] += len(x)
 
         self.model.eval()
         with watch_inputs(layers, note):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cl.errors import require, require_one_of
-from cl.models.lora import ScaledLoRALinear, inject_lora
+from cl.models.lora import ScaledLoRALayer, inject_lora
 from cl.models.model import Model
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
@@ -50,13 +50,13 @@ class SDLoRA(Strategy):
         model.backbone.requires_grad_(False)
         model.magnitudes = nn.Parameter(torch.full((1,), self.start))
         rank = self.ranks[0]
-        for layer in inject_lora(model.backbone, self.targets, rank, rank, kind=ScaledLoRALinear):
+        for layer in inject_lora(model.backbone, self.targets, rank, rank, kind=ScaledLoRALayer):
             layer.share(model.magnitudes)
 
     @property
-    def layers(self) -> list[ScaledLoRALinear]:
+    def layers(self) -> list[ScaledLoRALayer]:
         """The adapted layers, in order."""
-        return [layer for layer in self.model.modules() if isinstance(layer, ScaledLoRALinear)]
+        return [layer for layer in self.model.modules() if isinstance(layer, ScaledLoRALayer)]
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)

@@ -1,4 +1,4 @@
-"""Low-rank adaptation of linear layers (LoRA; Hu et al., 2022), with frozen slots for earlier tasks."""
+"""Low-rank adaptation of layers (LoRA; Hu et al., 2022), with frozen slots for earlier tasks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from cl.errors import require, suggest
+from cl.errors import require
+from cl.models.matrices import MatrixLayer, matrix_layers, mix, multiply
 
 QKV_PARTS = ("q", "k", "v")
 
 
-class LoRALinear(nn.Module):
+class LoRALayer(nn.Module):
     """y = x Wᵀ + s · x A_oldᵀ B_oldᵀ + s · dropout(x) Aᵀ Bᵀ, with W, A_old and B_old frozen.
 
     Only some blocks of the layer's output rows may be adapted, each with its own A and B: of a fused
-    qkv layer, for instance, the q rows and the v rows.
+    qkv layer, for instance, the q rows and the v rows. Of a convolution x is each patch, and `in` is
+    channels · height · width of the kernel.
 
     A: blocks × rank × in and B: blocks × rows × rank are the current task's, s = alpha / rank.
     old_A: blocks × R × in and old_B: blocks × rows × R are the earlier tasks', one beside the other.
@@ -31,7 +33,7 @@ class LoRALinear(nn.Module):
 
     def __init__(
         self,
-        base: nn.Linear,
+        base: MatrixLayer,
         rank: int,
         alpha: float,
         dropout: float = 0.0,
@@ -39,13 +41,14 @@ class LoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.blocks = tuple(blocks or (slice(0, base.out_features),))
+        self.out, width = base.weight.flatten(1).shape
+        self.blocks = tuple(blocks or (slice(0, self.out),))
         self.rank, self.scale, self.dropout = rank, alpha / rank, dropout
         count, rows = len(self.blocks), self.blocks[0].stop - self.blocks[0].start
         new = base.weight.detach().new_zeros
-        self.A = nn.Parameter(new(count, rank, base.in_features))
+        self.A = nn.Parameter(new(count, rank, width))
         self.B = nn.Parameter(new(count, rows, rank))
-        self.register_buffer("old_A", new(count, 0, base.in_features))
+        self.register_buffer("old_A", new(count, 0, width))
         self.register_buffer("old_B", new(count, rows, 0))
         self._add_tensors()
 
@@ -54,7 +57,7 @@ class LoRALinear(nn.Module):
 
     def reset(self, generator: Generator) -> None:
         """Start a new task: A Kaiming-uniform (a = √5, so ±1/√in), B zero; the output is unchanged."""
-        bound = 1 / math.sqrt(self.base.in_features)
+        bound = 1 / math.sqrt(self.A.shape[2])
         self.A.data.copy_((torch.rand(self.A.shape, generator=generator) * 2 - 1) * bound)
         self.B.data.zero_()
 
@@ -81,11 +84,12 @@ class LoRALinear(nn.Module):
         return self.old_A, self.old_B
 
     def delta(self, A: Tensor, B: Tensor) -> Tensor:
-        """The change of the weight by these factors: s · B A in their rows of an out × in matrix."""
-        return (self.scale * self._spread(B) @ A.flatten(0, 1)).detach()
+        """The change of the weight by these factors: s · B A in their rows, of the weight's shape."""
+        change = self.scale * self._spread(B) @ A.flatten(0, 1)
+        return change.detach().view_as(self.base.weight)
 
     def merged_state(self) -> dict[str, Tensor]:
-        """The state of the plain linear layer that does the same."""
+        """The state of the plain layer that does the same."""
         weight = self.base.weight.detach() + self.delta(*self.factors())
         if self.old_B.shape[2]:
             weight = weight + self.delta(*self.old_factors())
@@ -93,26 +97,25 @@ class LoRALinear(nn.Module):
         return {"weight": weight} if bias is None else {"weight": weight, "bias": bias.detach()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """… × in to … × out."""
+        """What the plain layer takes, to what it gives."""
         y: Tensor = self.base(x)
         if self.old_B.shape[2]:
             y = y + self._low_rank(x, *self.old_factors())
         return y + self._low_rank(F.dropout(x, self.dropout, self.training), *self.factors())
 
     def _low_rank(self, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-        return self.scale * F.linear(F.linear(x, A.flatten(0, 1)), self._spread(B))
+        return self.scale * mix(self.base, multiply(self.base, x, A.flatten(0, 1)), self._spread(B))
 
     def _spread(self, B: Tensor) -> Tensor:
         """B of all blocks, each in its rows of the layer: out × (blocks · R)."""
-        out = self.base.out_features
         columns = [
-            F.pad(factor, (0, 0, block.start, out - block.stop))
+            F.pad(factor, (0, 0, block.start, self.out - block.stop))
             for block, factor in zip(self.blocks, B, strict=True)
         ]
         return torch.cat(columns, dim=1)
 
 
-class GatedLoRALinear(LoRALinear):
+class GatedLoRALayer(LoRALayer):
     """A LoRA layer whose rank-one terms have a trained weight each: s · Σ_j gate_j B_j A_j.
 
     gate: blocks × rank. A term whose gate is 0 adds nothing, so the gates decide about the rank.
@@ -130,7 +133,7 @@ class GatedLoRALinear(LoRALinear):
         return self.gate.unsqueeze(2) * self.A, self.B
 
 
-class ScaledLoRALinear(LoRALinear):
+class ScaledLoRALayer(LoRALayer):
     """A LoRA layer whose earlier tasks keep a trained magnitude: Σ_{i<t} α_i D_i + α_t B_t A_t.
 
     D_i is B_i A_i divided by a norm. magnitudes: α, one number per task including the current one. All
@@ -170,7 +173,7 @@ class ScaledLoRALinear(LoRALinear):
         return self.old_A, self.old_B * self.magnitudes[self.old_task]
 
 
-LoRA = TypeVar("LoRA", bound=LoRALinear)
+LoRA = TypeVar("LoRA", bound=LoRALayer)
 
 
 def inject_lora(
@@ -179,44 +182,35 @@ def inject_lora(
     rank: int,
     alpha: float,
     dropout: float = 0.0,
-    kind: type[LoRA] = LoRALinear,  # type: ignore[assignment]
+    kind: type[LoRA] = LoRALayer,  # type: ignore[assignment]
 ) -> list[LoRA]:
-    """Replace the linear layers that `targets` name by LoRA layers, in place; returns these.
+    """Replace the layers that `targets` name by LoRA layers, in place; returns these.
 
-    A target is the end of a layer's name ("attn.proj", "mlp.fc1"); "attn.qkv:q,v" means only the
-    q and v rows of a fused layer. Raises ConfigurationError if a target matches nothing.
+    A target is the end of a layer's name ("attn.proj", "mlp.fc1", "conv2"); "attn.qkv:q,v" means only
+    the q and v rows of a fused layer. Raises ConfigurationError if a target matches nothing.
     """
     require(rank >= 1, f"rank={rank}: it must be at least 1.")
     injected: list[LoRA] = []
     for target in targets:
         suffix, _, parts = target.partition(":")
-        for name, layer in linear_layers(module, suffix).items():
+        for name, layer in matrix_layers(module, suffix).items():
             lora = kind(layer, rank, alpha, dropout, _qkv_blocks(layer, parts))
             module.set_submodule(name, lora)
             injected.append(lora)
     return injected
 
 
-def linear_layers(module: nn.Module, suffix: str) -> dict[str, nn.Linear]:
-    """The linear layers whose name ends in `suffix`; ConfigurationError if there is none."""
-    linear = {n: layer for n, layer in module.named_modules() if isinstance(layer, nn.Linear)}
-    chosen = {n: layer for n, layer in linear.items() if f".{n}".endswith(f".{suffix}")}
-    ends = {".".join(name.split(".")[-2:]) for name in linear}
-    require(bool(chosen), f"targets: no linear layer ends in {suffix}. {suggest(suffix, ends)}")
-    return chosen
-
-
-def lora_layers(module: nn.Module) -> Iterator[LoRALinear]:
+def lora_layers(module: nn.Module) -> Iterator[LoRALayer]:
     """The LoRA layers of a module, in order."""
-    return (layer for layer in module.modules() if isinstance(layer, LoRALinear))
+    return (layer for layer in module.modules() if isinstance(layer, LoRALayer))
 
 
-def _qkv_blocks(layer: nn.Linear, parts: str) -> list[slice] | None:
+def _qkv_blocks(layer: MatrixLayer, parts: str) -> list[slice] | None:
     if not parts:
         return None
-    height = layer.out_features // 3
+    height, rest = divmod(len(layer.weight), 3)
     names = [part.strip() for part in parts.split(",")]
     unknown = set(names) - set(QKV_PARTS)
     require(not unknown, f"targets: the parts of a fused layer are q, k and v, not {parts}.")
-    require(layer.out_features % 3 == 0, "targets: q, k and v need a layer of three equal parts.")
+    require(rest == 0, "targets: q, k and v need a layer of three equal parts.")
     return [slice(i * height, (i + 1) * height) for i in map(QKV_PARTS.index, names)]

@@ -6,6 +6,7 @@ import hashlib
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from cl.data.cache import FeatureCache
 from cl.data.loading import Images, as_tensor
@@ -38,6 +39,15 @@ class Model(nn.Module):
         self.slot_names = SlotNames()
         self.trained: set[int] | None = None
         self.ranks = Ranks()
+
+    def train(self, mode: bool = True) -> Model:
+        """As in any module, but a batch norm of which nothing is trained keeps its averages."""
+        super().train(mode)
+        for layer in self.modules():
+            weights = list(layer.parameters()) if isinstance(layer, _NormBase) else []
+            if weights and not any(weight.requires_grad for weight in weights):
+                layer.eval()
+        return self
 
     def set_trained(self, trained: set[int]) -> None:
         """Tell which parameters, by id, are trained from now on; all others may be taken for frozen."""

@@ -1,4 +1,4 @@
-"""Linear layers whose strongest singular directions are held while the others are trained."""
+"""Layers whose strongest singular directions are held while the others are trained."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cl.models.lora import linear_layers
+from cl.models.matrices import MatrixLayer, matrix_layers, multiply
 from cl.ops.subspaces import without_block, without_span
 
 
@@ -140,18 +139,18 @@ class HeldBlock(Held):
             self.change.grad.copy_(without_block(self.change.grad, self.left, self.right))
 
 
-class SubspaceLinear(nn.Module):
-    """A linear layer, of one matrix or of several below each other, that can be decomposed for a task.
+class SubspaceLayer(nn.Module):
+    """A layer, of one matrix or of several below each other, that can be decomposed for a task.
 
     base holds the weight between two tasks and the bias always. parts: one `Held` per matrix.
     """
 
-    def __init__(self, base: nn.Linear, matrices: int, kind: type[Held] = HeldFactors) -> None:
+    def __init__(self, base: MatrixLayer, matrices: int, kind: type[Held] = HeldFactors) -> None:
         super().__init__()
         self.base = base
         self.base.weight.requires_grad_(False)
-        rows = base.out_features // matrices
-        held = [kind(rows, base.in_features) for _ in range(matrices)]
+        rows, columns = base.weight.flatten(1).shape
+        held = [kind(rows // matrices, columns) for _ in range(matrices)]
         self.parts = nn.ModuleList(held).to(base.weight)
 
     @property
@@ -166,47 +165,47 @@ class SubspaceLinear(nn.Module):
 
     def decompose(self, frozen: Sequence[int]) -> None:
         """Begin a task with so many directions of each matrix held."""
-        weights = self.base.weight.chunk(len(self.parts))
+        weights = self.base.weight.flatten(1).chunk(len(self.parts))
         for part, weight, count in zip(self.matrices, weights, frozen, strict=True):
             part.start(weight, count)
 
     def merge(self) -> None:
         """End the task: multiply out and let go of the factors; the output is unchanged."""
-        self.base.weight.data = self.weight().detach()
+        self.base.weight.data = self.weight().detach().view_as(self.base.weight)
         for part in self.matrices:
             part.clear()
 
     def weight(self) -> Tensor:
-        """The plain weight, out × in; formed in full precision even under autocast."""
+        """The plain weight as a matrix, out × in; formed in full precision even under autocast."""
         if not self.decomposed:
-            return self.base.weight
+            return self.base.weight.flatten(1)
         with torch.autocast(self.base.weight.device.type, enabled=False):
             return torch.cat([part.weight() for part in self.matrices])
 
     def merged_state(self) -> dict[str, Tensor]:
-        """The state of the plain linear layer that does the same."""
-        state = {"weight": self.weight().detach()}
+        """The state of the plain layer that does the same."""
+        state = {"weight": self.weight().detach().view_as(self.base.weight)}
         return state if self.base.bias is None else state | {"bias": self.base.bias.detach()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """… × in to … × out."""
-        return F.linear(x, self.weight(), self.base.bias)
+        """What the plain layer takes, to what it gives."""
+        return multiply(self.base, x, self.weight(), self.base.bias)
 
 
 def inject_subspaces(
     module: nn.Module, targets: Sequence[str], kind: type[Held] = HeldFactors
-) -> list[SubspaceLinear]:
-    """Replace the linear layers whose names end in `targets`, in place; returns the new layers.
+) -> list[SubspaceLayer]:
+    """Replace the layers whose names end in `targets`, in place; returns the new layers.
 
     A fused layer (its name ends in qkv) is three matrices. ConfigurationError if a target matches nothing.
     """
     for target in targets:
-        for name, layer in linear_layers(module, target).items():
+        for name, layer in matrix_layers(module, target).items():
             matrices = 3 if name.endswith("qkv") else 1
-            module.set_submodule(name, SubspaceLinear(layer, matrices, kind))
+            module.set_submodule(name, SubspaceLayer(layer, matrices, kind))
     return list(subspace_layers(module))
 
 
-def subspace_layers(module: nn.Module) -> Iterator[SubspaceLinear]:
+def subspace_layers(module: nn.Module) -> Iterator[SubspaceLayer]:
     """The layers that can be decomposed, in order."""
-    return (layer for layer in module.modules() if isinstance(layer, SubspaceLinear))
+    return (layer for layer in module.modules() if isinstance(layer, SubspaceLayer))

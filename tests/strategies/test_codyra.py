@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
-from cl.models.lora import GatedLoRALinear, LoRALinear
+from cl.models.lora import GatedLoRALayer, LoRALayer
 from strategies.codyra import CoDyRA
 from tests.conftest import Compose, toy_stream
 
@@ -29,10 +29,10 @@ def codyra(made: Learner) -> CoDyRA:
     return made.strategy
 
 
-def gated(seed: int = 0, zeros: tuple[int, ...] = (1, 3)) -> GatedLoRALinear:
+def gated(seed: int = 0, zeros: tuple[int, ...] = (1, 3)) -> GatedLoRALayer:
     """A layer with two adapted blocks of rank 5 and some gates at zero."""
     torch.manual_seed(seed)
-    layer = GatedLoRALinear(nn.Linear(8, 12), 5, 5.0, blocks=[slice(0, 6), slice(6, 12)])
+    layer = GatedLoRALayer(nn.Linear(8, 12), 5, 5.0, blocks=[slice(0, 6), slice(6, 12)])
     layer.reset(torch.Generator().manual_seed(seed))
     layer.B.data.normal_()
     layer.gate.data[:, list(zeros)] = 0.0
@@ -81,9 +81,9 @@ def test_after_the_task_the_update_is_in_the_weight_and_nothing_is_kept(compose:
     made = learner(compose, "trainer.lr=1e-2")
     strategy, data = codyra(made), toy_stream().test[0]
     fresh = [layer.base.weight.clone() for layer in strategy.layers]
-    plain = LoRALinear.merge
+    plain = LoRALayer.merge
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LoRALinear, "merge", lambda self: None)
+        patch.setattr(LoRALayer, "merge", lambda self: None)
         made.learn(toy_stream().experience(0))
     unmerged = made.logits(data)
     for layer in strategy.layers:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
-from cl.models.subspace import HeldBlock, SubspaceLinear, subspace_layers
+from cl.models.subspace import HeldBlock, SubspaceLayer, subspace_layers
 from cl.strategy import Plugin
 from strategies.osft import OSFT, frozen_rank
 from tests.conftest import Compose, toy_stream
@@ -27,7 +27,7 @@ class Witness(Plugin):
         self.before = [layer.base.weight.detach().clone() for layer in self.layers]
 
     @property
-    def layers(self) -> list[SubspaceLinear]:
+    def layers(self) -> list[SubspaceLayer]:
         return list(subspace_layers(self.model))
 
 

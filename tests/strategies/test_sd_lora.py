@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
-from cl.models.lora import ScaledLoRALinear
+from cl.models.lora import ScaledLoRALayer
 from strategies.sd_lora import SDLoRA
 from tests.conftest import Compose, toy_stream
 
@@ -37,11 +37,11 @@ def sd_lora(made: Learner) -> SDLoRA:
     return made.strategy
 
 
-def layer_with_tasks(product: bool = False) -> tuple[ScaledLoRALinear, list[tuple[Tensor, Tensor]]]:
+def layer_with_tasks(product: bool = False) -> tuple[ScaledLoRALayer, list[tuple[Tensor, Tensor]]]:
     """A layer after three tasks of rank 2 on two blocks; returns each task's factors."""
     torch.manual_seed(0)
     blocks = [slice(0, 5), slice(5, 10)]
-    layer = ScaledLoRALinear(nn.Linear(5, 10), 2, 2.0, blocks=blocks)
+    layer = ScaledLoRALayer(nn.Linear(5, 10), 2, 2.0, blocks=blocks)
     layer.share(nn.Parameter(torch.tensor([0.3, -0.6, 0.9])))
     factors = []
     for task in range(3):
@@ -86,7 +86,7 @@ def test_a_direction_does_not_depend_on_the_scale_of_the_factors() -> None:
     kept = []
     for scale in (1.0, 100.0):
         torch.manual_seed(0)
-        layer = ScaledLoRALinear(nn.Linear(5, 4), 2, 2.0)
+        layer = ScaledLoRALayer(nn.Linear(5, 4), 2, 2.0)
         layer.A.data = torch.randn(1, 2, 5) * scale
         layer.B.data = torch.randn(1, 4, 2) / scale
         layer.keep_direction(0)
@@ -102,7 +102,7 @@ def test_no_magnitude_is_the_frozen_model() -> None:
 
 
 def test_a_task_that_learned_nothing_has_no_direction() -> None:
-    layer = ScaledLoRALinear(nn.Linear(5, 4), 2, 2.0)
+    layer = ScaledLoRALayer(nn.Linear(5, 4), 2, 2.0)
     layer.share(nn.Parameter(torch.ones(2)))
     layer.reset(torch.Generator().manual_seed(0))
     layer.keep_direction(0)

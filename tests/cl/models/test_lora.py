@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from cl.errors import ConfigurationError
 from cl.models import nano
-from cl.models.lora import LoRALinear, inject_lora
+from cl.models.lora import LoRALayer, inject_lora
 
 
-def filled(layer: LoRALinear, tasks: int, merge: bool = False) -> list[tuple[Tensor, Tensor]]:
+def filled(layer: LoRALayer, tasks: int, merge: bool = False) -> list[tuple[Tensor, Tensor]]:
     """Learn `tasks` random tasks; returns the factors of each."""
     factors = []
     for task in range(tasks):
@@ -26,7 +26,7 @@ def filled(layer: LoRALinear, tasks: int, merge: bool = False) -> list[tuple[Ten
 
 
 def reference(
-    layer: LoRALinear, weight: Tensor, factors: list[tuple[Tensor, Tensor]], x: Tensor
+    layer: LoRALayer, weight: Tensor, factors: list[tuple[Tensor, Tensor]], x: Tensor
 ) -> Tensor:
     """x Wᵀ + Σ_i s x A_iᵀ B_iᵀ in float64, block by block."""
     y = x.double() @ weight.double().T + layer.base.bias.double()
@@ -40,7 +40,7 @@ def reference(
 @pytest.mark.parametrize("merge", [False, True])
 def test_forward_is_the_sum_of_all_tasks(blocks: list[slice] | None, merge: bool) -> None:
     torch.manual_seed(0)
-    layer = LoRALinear(nn.Linear(6, 12), rank=2, alpha=8, blocks=blocks)
+    layer = LoRALayer(nn.Linear(6, 12), rank=2, alpha=8, blocks=blocks)
     weight = layer.base.weight.detach().clone()
     factors = filled(layer, 3, merge)
     x = torch.randn(5, 6)
@@ -56,7 +56,7 @@ def test_a_new_task_leaves_the_output_as_it_was() -> None:
     base = nn.Linear(6, 12)
     x = torch.randn(5, 6)
     expected = base(x)
-    layer = LoRALinear(base, rank=2, alpha=8)
+    layer = LoRALayer(base, rank=2, alpha=8)
     layer.reset(torch.Generator().manual_seed(0))
     assert torch.equal(layer(x), expected)
     layer.B.data.normal_()
@@ -68,7 +68,7 @@ def test_a_new_task_leaves_the_output_as_it_was() -> None:
 
 
 def test_kaiming_bound_of_a_new_task() -> None:
-    layer = LoRALinear(nn.Linear(64, 8), rank=4, alpha=4)
+    layer = LoRALayer(nn.Linear(64, 8), rank=4, alpha=4)
     layer.reset(torch.Generator().manual_seed(0))
     assert layer.A.abs().max() <= 1 / 8
     assert layer.A.abs().max() > 0.9 / 8
@@ -76,7 +76,7 @@ def test_kaiming_bound_of_a_new_task() -> None:
 
 
 def test_old_factors_are_kept_bit_for_bit_and_are_not_trained() -> None:
-    layer = LoRALinear(nn.Linear(6, 6), rank=2, alpha=4)
+    layer = LoRALayer(nn.Linear(6, 6), rank=2, alpha=4)
     factors = filled(layer, 2)
     assert torch.equal(layer.old_A, factors[0][0])
     assert torch.equal(layer.old_B, factors[0][1])
@@ -119,7 +119,7 @@ def test_a_target_that_matches_nothing_is_an_error(target: str, message: str) ->
 @pytest.mark.parametrize("rank", [1, 3])
 def test_forward_and_merged_weight_equal_those_of_peft(rank: int) -> None:
     torch.manual_seed(0)
-    ours = LoRALinear(nn.Linear(6, 10), rank, alpha=8)
+    ours = LoRALayer(nn.Linear(6, 10), rank, alpha=8)
     plain = nn.Sequential(nn.Linear(6, 10))
     plain[0].load_state_dict(ours.base.state_dict())
     theirs = get_peft_model(plain, LoraConfig(r=rank, lora_alpha=8, target_modules=["0"]))

@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 from cl.errors import ConfigurationError
 from cl.models import nano
-from cl.models.subspace import Held, HeldBlock, HeldFactors, SubspaceLinear, inject_subspaces
+from cl.models.subspace import Held, HeldBlock, HeldFactors, SubspaceLayer, inject_subspaces
 
 KINDS: list[type[Held]] = [HeldFactors, HeldBlock]
 
 
 def decomposed(
     frozen: int, kind: type[Held] = HeldFactors, rows: int = 8, columns: int = 6
-) -> tuple[SubspaceLinear, Tensor]:
+) -> tuple[SubspaceLayer, Tensor]:
     """A decomposed layer and its weight before."""
     torch.manual_seed(0)
-    layer = SubspaceLinear(nn.Linear(columns, rows), 1, kind)
+    layer = SubspaceLayer(nn.Linear(columns, rows), 1, kind)
     weight = layer.base.weight.detach().clone()
     layer.decompose([frozen])
     return layer, weight
 
 
-def train(layer: SubspaceLinear, steps: int, optimiser: str = "adamw") -> None:
+def train(layer: SubspaceLayer, steps: int, optimiser: str = "adamw") -> None:
     """Steps on a random regression with the hooks in their order; bias held."""
     torch.manual_seed(1)
     x, y = torch.randn(32, layer.base.in_features), torch.randn(32, layer.base.out_features)
@@ -174,7 +174,7 @@ def test_a_target_that_matches_nothing_is_an_error() -> None:
 def test_sgd_with_peft_osf_takes_the_same_path(rows: int, columns: int) -> None:
     """The same frozen rank and plain SGD: losses and weights agree along 100 steps."""
     torch.manual_seed(0)
-    ours = SubspaceLinear(nn.Linear(columns, rows), 1)
+    ours = SubspaceLayer(nn.Linear(columns, rows), 1)
     plain = nn.Sequential(nn.Linear(columns, rows))
     plain[0].load_state_dict(ours.base.state_dict())
     theirs = get_peft_model(plain, OSFConfig(target_modules=["0"], effective_rank=3))

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from cl.models import nano
 from cl.models.heads import CosineHead, LinearHead
-from cl.models.lora import GatedLoRALinear, LoRALinear, inject_lora, lora_layers
+from cl.models.lora import GatedLoRALayer, LoRALayer, inject_lora, lora_layers
 from cl.ops.fisher import diagonal_fisher
 from tests.cl.ops.per_sample_reference import Net, assert_exact, found, loop, objective
 
@@ -90,7 +90,7 @@ def test_tokens_positions_and_scales() -> None:
     assert_exact(Net(Offsets(), 4), (7, 4))
 
 
-def with_lora(kind: type[LoRALinear]) -> nn.Module:
+def with_lora(kind: type[LoRALayer]) -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     inject_lora(model, ["0"], rank=2, alpha=4.0, kind=kind)
     for layer in lora_layers(model):
@@ -99,10 +99,10 @@ def with_lora(kind: type[LoRALinear]) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("kind", [LoRALinear, GatedLoRALinear])
-def test_low_rank_factors(kind: type[LoRALinear]) -> None:
+@pytest.mark.parametrize("kind", [LoRALayer, GatedLoRALayer])
+def test_low_rank_factors(kind: type[LoRALayer]) -> None:
     torch.manual_seed(0)
-    slow = {"0.B"} if kind is LoRALinear else {"0.A", "0.B", "0.gate"}
+    slow = {"0.B"} if kind is LoRALayer else {"0.A", "0.B", "0.gate"}
     assert_exact(with_lora(kind), (4,), slow)
 
 
