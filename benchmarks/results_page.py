@@ -116,12 +116,13 @@ def machine(found: Cell) -> str:
     return "{device} ({cpu}, {threads} threads)".format(**found["hardware"])
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (ddof = 1), in per cent; empty without values."""
-    if not values:
-        return ""
-    text = f"{100 * mean(values):.1f}"
-    return f"{text} ± {100 * stdev(values):.1f}" if len(values) > 1 else text
+def spread(values: list[float | None]) -> str:
+    """Mean ± standard deviation (ddof = 1), in per cent; empty without values, – if they are undefined."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–" if values else ""
+    text = f"{100 * mean(known):.1f}"
+    return f"{text} ± {100 * stdev(known):.1f}" if len(known) > 1 else text
 
 
 def load(file: Path) -> list[Cell]:

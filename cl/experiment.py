@@ -146,11 +146,12 @@ class Experiment:
         device = self.learner.fabric.device
         # A fresh head is right by chance: its rows are alike, so nothing is known of any class.
         chance = np.full(self.matrix.rows, 1 / len(self.stream.class_names))
-        within = summarise(self.matrix.values(within_task=True), chance)
+        sequential = self.learner.strategy.sequential
+        within = summarise(self.matrix.values(within_task=True), chance, sequential)
         return {
             "names": self.names,
             "seed": self.learner.seed,
-            **summarise(self.matrix.values(), chance),
+            **summarise(self.matrix.values(), chance, sequential),
             "within_task": within,
             "seconds": self.seconds,
             "trainable_parameters": self.learner.trainable_parameters,
@@ -195,6 +196,7 @@ class Experiment:
             stored_numbers=self.learner.stored_numbers,
             total_steps=self.steps,
             peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
+            sequential=self.learner.strategy.sequential,
         )
         for logger in self.loggers:
             logger.experience(result)

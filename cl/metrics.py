@@ -133,13 +133,16 @@ BACKWARD: dict[str, Callable[[Matrix], float]] = {
 }
 
 
-def summarise(R: Matrix, baseline: Matrix | None = None) -> dict[str, Any]:
-    """The metrics of a summary, with the definitions of the literature. baseline: of `forward_transfer`."""
+def summarise(R: Matrix, baseline: Matrix | None = None, sequential: bool = True) -> dict[str, Any]:
+    """The metrics of a summary, with the definitions of the literature. baseline: of `forward_transfer`.
+
+    sequential: whether each row's model goes on from the one before; else there is no forgetting to speak of.
+    """
     return {
         "average_accuracy": average_accuracy(R),
         "average_incremental_accuracy": average_incremental_accuracy(R),
-        "forgetting": forgetting(R),
-        "backward_transfer": backward_transfer(R),
+        "forgetting": forgetting(R) if sequential else None,
+        "backward_transfer": backward_transfer(R) if sequential else None,
         "forward_transfer": forward_transfer(R, baseline),
         "learning_accuracy": learning_accuracy(R),
     }

@@ -112,6 +112,7 @@ class Strategy(Hooks):
     that trains in the first experience only sets it in `before_experience`.
     own_loop: it trains in a loop of its own, which plugins do not see and a checkpoint does not hold.
     stored_elsewhere: how many numbers it keeps that are not in its tensors.
+    sequential: it goes on from what it learnt before; else nothing can be forgotten, and forgetting is undefined.
     neutral: the arguments with which it is naive fine-tuning, if there are such.
     loss_classes: the classes that the cross-entropy is over, "current" or all "seen".
     """
@@ -121,6 +122,7 @@ class Strategy(Hooks):
     grows: ClassVar[str] = "head"
     gradient_free: bool = False
     own_loop: ClassVar[bool] = False
+    sequential: ClassVar[bool] = True
     stored_elsewhere: int = 0
     neutral: ClassVar[dict[str, Any] | None] = None
     loss_classes: Literal["current", "seen"] = "current"
@@ -164,6 +166,14 @@ class Strategy(Hooks):
         """Logits over the classes seen, B × classes, for images as the backbone takes them."""
         logits: Tensor = self.model(images)
         return logits
+
+
+def backbone_and_head(model: Model, backbone_factor: float) -> list[ParameterGroup]:
+    """What is trained of the backbone, at `backbone_factor` times the learning rate, and the head."""
+    head = list(model.head.parameters())
+    trained = [p for p in model.backbone.parameters() if p.requires_grad]
+    slow: list[ParameterGroup] = [{"params": trained, "lr_factor": backbone_factor}]
+    return [*(slow if trained else []), {"params": head}]
 
 
 class Plugin(Hooks):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from cl.errors import require_one_of
-from cl.models.adapters import BARE, adapters_of, inject_adapters
-from cl.models.heads import CosineHead, PrototypeHead
+from cl.models.adapters import BARE, inject_adapters
+from cl.models.first_session import begin_first_session, end_first_session
+from cl.models.heads import PrototypeHead
 from cl.models.model import Model
 from cl.models.slots import encode_slots
 from cl.strategy import Strategy
@@ -54,20 +55,15 @@ class APER(Strategy):
     def before_experience(self, experience: Experience) -> None:
         self.gradient_free = experience.index > 0
         if not self.gradient_free:
-            self.classifier, self.model.head = self.model.head, CosineHead(self.model.features)
-            self.model.head.grow(experience.seen, self.generator("head"))
-            for adapter in adapters_of(self.model):
-                adapter.reset(self.generator("adapter"))
+            self.own_head = begin_first_session(self.model, experience.seen, self.generator)
         self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         if experience.index == 0:
-            self.model.head = self.classifier
-            del self.classifier
+            end_first_session(self.model, self.own_head)
+            del self.own_head
             self.grow_head(experience)
-            for adapter in adapters_of(self.model):
-                adapter.keep()
         for batch in self.batches(experience):
             self.model.head.update(self.features(batch.images), batch.labels)
 

@@ -27,7 +27,9 @@ class EWC(Strategy):
     fisher: "empirical" (at the labels), "model" (over the model's own answers; one pass per class) or
     "batch" (squares of the mean gradients of batches of trainer.evaluation_batch_size, as Avalanche does
     with its training batches). normalise: make the "mean" or the "max" of each task's F one, so that no
-    task dominates by its scale, or "none".
+    task dominates by its scale, or "none". F is then orders of magnitude larger, and strength must come
+    down: plain gradient descent diverges where lr · strength · F passes 2. The running averages of batch
+    norms are no weights and are not held.
     """
 
     cost = "a pass with each image's gradient"

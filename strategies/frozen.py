@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
-
-from cl.data import Batch
 from cl.errors import require_one_of
 from cl.models.model import Model
 from cl.strategy import Strategy
@@ -19,8 +16,8 @@ class Frozen(Strategy):
     Whatever it forgets, the head forgets: it separates the classifier's forgetting from the
     representation's.
 
-    classes: the cross-entropy is over the "current" experience's classes, which leaves the rows of the
-    others as they are, or over all "seen" ones.
+    classes: the cross-entropy is over the "current" experience's classes, which gives the rows of the
+    others no gradient (weight decay still shrinks them), or over all "seen" ones.
     """
 
     cost = "less: features are computed once"
@@ -32,7 +29,3 @@ class Frozen(Strategy):
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         model.backbone.requires_grad_(False)
-
-    def loss(self, batch: Batch) -> Tensor:
-        self.model.backbone.eval()  # in training mode the averages of a batch norm would move
-        return super().loss(batch)

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.errors import require
-from cl.models.adapters import adapters_of, inject_adapters
-from cl.models.heads import CosineHead, RidgeHead
+from cl.models.adapters import inject_adapters
+from cl.models.first_session import begin_first_session, end_first_session
+from cl.models.heads import RidgeHead
 from cl.models.model import Model
 from cl.models.slots import encode_slots
 from cl.ops.ridge import ridge_errors
@@ -58,20 +59,15 @@ class RanPAC(Strategy):
     def before_experience(self, experience: Experience) -> None:
         self.gradient_free = not self.bottleneck or experience.index > 0
         if not self.gradient_free:
-            self.classifier, self.model.head = self.model.head, CosineHead(self.model.features)
-            self.model.head.grow(experience.seen, self.generator("head"))
-            for adapter in adapters_of(self.model):
-                adapter.reset(self.generator("adapter"))
+            self.own_head = begin_first_session(self.model, experience.seen, self.generator)
         self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         if not self.gradient_free:
-            self.model.head = self.classifier
-            del self.classifier
+            end_first_session(self.model, self.own_head)
+            del self.own_head
             self.grow_head(experience)
-            for adapter in adapters_of(self.model):
-                adapter.keep()
         parts = [(self.features(b.images), b.labels) for b in self.batches(experience)]
         for features, labels in parts:
             self.model.head.update(features, labels)

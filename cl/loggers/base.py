@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cl.metrics import Matrix
+from cl.metrics import Matrix, summarise
 from cl.stream import Stream
 
 
@@ -38,7 +38,7 @@ class ExperienceResult:
     """What one experience gave.
 
     accuracy, accuracy_within_task: R so far, shares. logged: what the methods reported, such as the
-    overlap of subspaces. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
+    overlap of subspaces. sequential: as the strategy says. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
     None where it is unknown.
     """
 
@@ -53,6 +53,12 @@ class ExperienceResult:
     trainable_parameters: int
     stored_numbers: int
     peak_memory_bytes: int | None
+    sequential: bool = True
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the rows so far, by name, as far as they are defined."""
+        found = summarise(self.accuracy, sequential=self.sequential)
+        return {name: value for name, value in found.items() if value is not None}
 
     def costs(self) -> dict[str, float]:
         """Time, size and memory, by name, as far as they are known."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from cl.errors import ConfigurationError
 from cl.loggers.base import ExperienceResult, Logger, RunInfo, series_of_step
-from cl.metrics import summarise
 from cl.report.plots import heat_map, to_pixels
 
 
@@ -39,13 +38,12 @@ class TensorBoardLogger(Logger):
 
     def experience(self, result: ExperienceResult) -> None:
         R, index = result.accuracy, result.index
-        series = {f"test/{name}": value for name, value in summarise(R).items()}
+        series = {f"test/{name}": value for name, value in result.metrics().items()}
         series |= {f"test/accuracy/task_{j + 1}": R[index, j] for j in range(index + 1)}
         series |= {f"learnt/{name}": value for name, value in result.logged.items()}
         series |= {f"cost/{name}": value for name, value in result.costs().items()}
         for name, value in series.items():
-            if value is not None:
-                self.writer.add_scalar(name, float(value), index)
+            self.writer.add_scalar(name, float(value), index)
         if index == self.run.experiences - 1:
             pixels = to_pixels(heat_map(R))
             self.writer.add_image("matrix/heat_map", pixels, index, dataformats="HWC")

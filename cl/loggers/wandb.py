@@ -15,7 +15,7 @@ from rich.console import Console
 from cl.checkpoint import load_json, save_json
 from cl.errors import require, suggest
 from cl.loggers.base import ExperienceResult, Logger, RunInfo, flatten, series_of_step
-from cl.metrics import Matrix, summarise
+from cl.metrics import Matrix
 from cl.report.plots import heat_map, to_pixels
 
 MODES = ("online", "offline", "disabled")
@@ -81,8 +81,7 @@ class WandbLogger(Logger):
             return
         self.steps = result.total_steps
         R, index = result.accuracy, result.index
-        metrics = {name: value for name, value in summarise(R).items() if value is not None}
-        row: dict[str, Any] = {f"test/{name}": value for name, value in metrics.items()}
+        row: dict[str, Any] = {f"test/{name}": value for name, value in result.metrics().items()}
         row |= {f"test/accuracy/task_{j + 1}": float(R[index, j]) for j in range(index + 1)}
         row |= {f"learnt/{name}": value for name, value in result.logged.items()}
         row |= {f"cost/{name}": value for name, value in result.costs().items()}

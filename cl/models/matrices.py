@@ -20,7 +20,10 @@ def matrix_layers(module: nn.Module, suffix: str) -> dict[str, MatrixLayer]:
     layers = {n: layer for n, layer in module.named_modules() if is_matrix(layer)}
     chosen = {n: layer for n, layer in layers.items() if f".{n}".endswith(f".{suffix}")}
     hint = suggest(suffix, {_end(name) for name in layers})
-    require(bool(chosen), f"targets: no linear layer or plain convolution ends in {suffix}. {hint}")
+    require(
+        bool(chosen),
+        f"strategy.targets: no linear layer or plain convolution ends in {suffix}. {hint}",
+    )
     return chosen
 
 

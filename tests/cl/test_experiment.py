@@ -19,6 +19,19 @@ from cl.run_folder import Checkpoints
 from tests.conftest import Compose, toy_stream
 
 
+def test_joint_training_has_no_forgetting_to_report(compose: Compose) -> None:
+    experiment = Experiment(compose("strategy=joint"))
+    seen: list[dict[str, float]] = []
+    watch = Logger()
+    watch.experience = lambda result: seen.append(result.metrics())  # type: ignore[method-assign]
+    experiment.loggers = [*experiment.loggers, watch]
+    summary = experiment.run()
+    for found in (summary, summary["within_task"]):
+        assert found["forgetting"] is found["backward_transfer"] is None
+    assert summary["average_accuracy"] is not None
+    assert not {"forgetting", "backward_transfer"} & seen[1].keys()
+
+
 def test_the_run_folder_holds_everything(
     compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

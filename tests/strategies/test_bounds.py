@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from cl.data import ArrayDataset
 from cl.errors import ConfigurationError
 from cl.learner import Learner
+from cl.stream import class_incremental
 from strategies.frozen import Frozen
-from tests.conftest import Compose, toy_stream
+from strategies.joint import Joint
+from strategies.naive import Naive
+from tests.conftest import Compose, toy_images, toy_stream
 
 
 def taught(
@@ -43,6 +48,65 @@ def test_joint_does_not_remember_what_it_was_trained_to_before(compose: Compose)
     for each in (learner, disturbed):
         each.learn(stream.experience(1))
     assert_same_model(learner, disturbed)
+
+
+def test_joint_training_does_not_depend_on_the_order_of_the_tasks(compose: Compose) -> None:
+    """With all images in one batch the order of the classes cannot matter, up to rounding."""
+    recipe = ("trainer.batch_size=64", "trainer.optimizer=sgd", "trainer.lr=1e-2")
+    found = []
+    for order in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 1, 0, 2]):
+        stream = class_incremental(
+            "toy", toy_images(48, 4, 0), toy_images(24, 4, 1), list("abcd"), 2, order
+        )
+        learner = Learner(compose("strategy=joint", *recipe, "trainer.epochs=4"), stream.info)
+        for index in range(2):
+            learner.learn(stream.experience(index))
+        columns = np.argsort(np.array(stream.class_names))
+        data = ArrayDataset.unlabelled(toy_images(24, 4, 1).images)
+        found.append(learner.logits(data)[:, columns])
+    assert found[0].abs().max() > 0.1
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-5)
+
+
+def test_the_joint_linear_probe_leaves_the_backbone_alone(compose: Compose) -> None:
+    learner = taught(compose, "strategy=joint", "strategy.backbone_factor=0", experiences=0)
+    before = {n: p.clone() for n, p in learner.model.backbone.named_parameters()}
+    learner.learn(toy_stream().experience(0))
+    for name, parameter in learner.model.backbone.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    assert learner.trainable_parameters == 2 * (learner.model.features + 1)
+    assert learner.model.head.weight.any()
+
+
+def test_a_slow_backbone_moves_that_much_less(compose: Compose) -> None:
+    """One step of plain gradient descent: the backbone moves by the factor, the head as before."""
+    moved = []
+    for factor in (1.0, 0.01):
+        recipe = ("trainer.optimizer=sgd", "trainer.momentum=0", "trainer.batch_size=64")
+        recipe += ("trainer.epochs=2", f"strategy.backbone_factor={factor}", "trainer.lr=0.1")
+        learner = taught(compose, "strategy=naive", *recipe, experiences=0)
+        start = learner.model.get_parameter("backbone.norm.bias").detach().clone()
+        learner.learn(toy_stream().experience(0))
+        moved.append((learner.model.get_parameter("backbone.norm.bias").detach() - start).norm())
+    assert moved[1] / moved[0] == pytest.approx(0.01, rel=0.05)
+
+
+def test_naive_adapters_train_adapters_only(compose: Compose) -> None:
+    learner = taught(compose, "strategy=naive", "strategy.bottleneck=4", experiences=0)
+    before = {n: p.clone() for n, p in learner.model.backbone.named_parameters()}
+    for index in range(2):
+        learner.learn(toy_stream().experience(index))
+    changed = {
+        name
+        for name, parameter in learner.model.backbone.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    assert changed
+    assert all(".adapter." in name for name in changed)
+    blocks, width = 4, 192
+    adapters = blocks * (2 * 4 * width + 4 + width)
+    assert learner.trainable_parameters == adapters + 4 * (width + 1)
 
 
 def test_cumulative_goes_on_from_the_present_weights(compose: Compose) -> None:
@@ -104,5 +168,9 @@ def test_the_frozen_backbone_keeps_its_bits(compose: Compose, backbone: str) -> 
 
 
 def test_values_out_of_range() -> None:
+    with pytest.raises(ConfigurationError, match="strategy=frozen"):
+        Naive(backbone_factor=0.0)
+    with pytest.raises(ConfigurationError, match="backbone_factor=-1"):
+        Joint(-1.0)
     with pytest.raises(ConfigurationError, match="classes=all"):
         Frozen("all")  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from cl.data import Batch, Memory
+from cl.data.memory import Sample
 from cl.errors import ConfigurationError
 from cl.evaluation import evaluate
 from cl.learner import Learner
 from strategies.der import DER, DERpp
-from tests.conftest import Compose, toy_stream
+from tests.conftest import Compose, toy_images, toy_stream
 
 
 def learn(compose: Compose, *overrides: str, experiences: int = 2) -> Learner:
@@ -70,6 +71,26 @@ def test_derpp_without_alpha_is_er_in_two_terms(compose: Compose) -> None:
         expected = F.cross_entropy(strategy.model(batch.images), batch.labels)
         expected = expected + 0.6 * F.cross_entropy(now, labels)
         torch.testing.assert_close(strategy.loss(batch), expected)
+
+
+def test_derpp_without_alpha_is_twice_er_when_the_batches_are_of_one_size(compose: Compose) -> None:
+    """ER's mean is over both batches together, DER++'s two means are added: with β = 1 twice as much."""
+    losses = []
+    for method in ("derpp", "er"):
+        strategy, batch = second_experience(compose, method, memory_batch=8)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():  # both learnt other weights: give them the same
+            for parameter in strategy.model.parameters():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        if method == "derpp":
+            strategy.alpha, strategy.beta = 0.0, 1.0
+        old = toy_images(8, 2, seed=0)
+        sample = Sample(
+            torch.from_numpy(old.images), torch.from_numpy(old.targets), torch.zeros(8, 0)
+        )
+        strategy.memory.recall = lambda count, batch, sample=sample: sample
+        losses.append(strategy.loss(batch).detach())
+    torch.testing.assert_close(losses[0], 2 * losses[1])
 
 
 def test_the_two_draws_are_independent(compose: Compose) -> None:

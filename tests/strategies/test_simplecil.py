@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from cl.learner import Learner
-from tests.conftest import Compose, toy_stream
+from cl.stream import class_incremental
+from tests.conftest import Compose, toy_images, toy_stream
 
 
 def test_the_result_does_not_depend_on_the_split(compose: Compose) -> None:
@@ -16,6 +18,21 @@ def test_the_result_does_not_depend_on_the_split(compose: Compose) -> None:
         logits.append(torch.cat([learner.logits(test) for test in toy_stream(tasks=4).test]))
     torch.testing.assert_close(logits[1], logits[0])
     torch.testing.assert_close(logits[2], logits[0])
+
+
+def test_the_result_does_not_depend_on_the_order_of_the_classes(compose: Compose) -> None:
+    """The same accuracy exactly: the same class for every image."""
+    answers = []
+    for order in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 1, 0, 2]):
+        stream = class_incremental(
+            "toy", toy_images(48, 4, 0), toy_images(24, 4, 1), list("abcd"), 2, order
+        )
+        learner = Learner(compose("strategy=simplecil"), stream.info)
+        for index in range(2):
+            learner.learn(stream.experience(index))
+        named = np.array(stream.class_names)[learner.predict(toy_images(24, 4, 1).images)]
+        answers.append(named.tolist())
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_nothing_is_trained(compose: Compose) -> None:

@@ -32,6 +32,17 @@ def test_nothing_to_do_when_the_answers_agree_up_to_a_constant() -> None:
     torch.testing.assert_close(gradient, torch.zeros_like(student), rtol=0, atol=1e-7)
 
 
+def test_a_constant_added_to_an_image_s_old_logits_changes_nothing() -> None:
+    student, teacher = logits(0), logits(1).detach()
+    values = [
+        distillation(student, teacher + shift, 2.0) for shift in (0.0, torch.arange(7.0)[:, None])
+    ]
+    assert values[0] > 0.1, "they disagree"
+    torch.testing.assert_close(values[1], values[0])
+    gradients = [torch.autograd.grad(value, student)[0] for value in values]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_improbable_classes_do_not_underflow() -> None:
     student = torch.tensor([[0.0, 300.0]], requires_grad=True)
     value = distillation(student, torch.tensor([[300.0, 0.0]]), 1.0)
