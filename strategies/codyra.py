@@ -31,7 +31,8 @@ class CoDyRA(Strategy):
 
     With the official numbers a gate loses 0.65 while Adam can move it by about 0.1: which terms survive is
     nearly decided by their initial value. The log has the number of survivors per matrix ("rank") and the
-    correlation of |w| before and after ("gate_correlation"). The paper adapts both encoders of CLIP and
+    correlation of |w| before and after ("gate_correlation"), except where one of the two is the same for
+    all gates: with gate_init="ones", or when none survives. The paper adapts both encoders of CLIP and
     classifies by text; here a linear head is trained.
     """
 
@@ -123,6 +124,8 @@ class CoDyRA(Strategy):
         final, layers = self.gates, self.layers
         self.log("rank", final.count_nonzero() / sum(len(layer.blocks) for layer in layers))
         both = torch.stack([self.initial_gates.to(final).abs(), final.abs()])
-        self.log("gate_correlation", torch.corrcoef(both)[0, 1])
+        correlation = torch.corrcoef(both)[0, 1]
+        if correlation.isfinite():  # a constant has none
+            self.log("gate_correlation", correlation)
         for layer in layers:
             layer.merge()

@@ -26,11 +26,12 @@ class HFT(Strategy):
 
     level: what is drawn. "category" (the paper's best): in every block, half of the attention matrices
     q, k, v and the projection, half of the MLP's matrices, and half of the norms. Where that number is odd,
-    half of the blocks (rounded down) freeze the larger part. "layer": half of the blocks. "model":
-    half of all matrices and norms, in any place. train_embeddings: train what lies outside the blocks,
-    that is the embeddings and the last norm, or the stem. The head is always trained. redraw: before every
-    "task", as the paper has it, or before every "epoch", as one account of it says. Then all gradients are
-    computed, and what the optimiser remembers of a weight stays with it while it is frozen.
+    half of the blocks (rounded down) freeze the larger part; but of a block's n convolutions ⌊n/2⌋ are frozen
+    in every block. "layer": half of the blocks. "model": half of all matrices and norms, in any place.
+    train_embeddings: train what lies outside the blocks, that is the embeddings and the last norm, or the
+    stem. The head is always trained. redraw: before every "task", as the paper has it, or before every
+    "epoch", as one account of it says. Then all gradients are computed, and what the optimiser remembers of
+    a weight stays with it while it is frozen.
 
     The paper treats language models and has no public code; for vision this is our mapping. The rows of
     q, k and v in a fused layer are matrices of their own, a bias goes with its matrix, and a batch norm
@@ -65,8 +66,11 @@ class HFT(Strategy):
         if self.level == "layer":
             chosen = draw_half([grouped(units, "block")], generator)
             return [unit for block in chosen for unit in block]
-        kinds = [grouped(kind, "block") for kind in grouped(units, "kind")]
-        return [unit for blocks in kinds for unit in draw_half(blocks, generator)]
+        return [
+            unit
+            for kind in grouped(units, "kind")
+            for unit in draw_half(grouped(kind, "block"), generator, kind[0].kind != "conv")
+        ]
 
     def freeze(self, frozen: Sequence[Unit]) -> None:
         """Remember the values of what is frozen; a whole tensor is taken from the optimiser if for good."""
@@ -134,9 +138,14 @@ def grouped(units: Sequence[Unit], field: str) -> list[list[Unit]]:
     return list(groups.values())
 
 
-def draw_half(groups: Sequence[Sequence[Item]], generator: Generator) -> list[Item]:
-    """Half of each group at random. Of the groups of odd size, half (rounded down) give the larger part."""
-    odd = [index for index, group in enumerate(groups) if len(group) % 2]
+def draw_half(
+    groups: Sequence[Sequence[Item]], generator: Generator, alternate: bool = True
+) -> list[Item]:
+    """Half of each group at random, rounded down.
+
+    alternate: of the groups of odd size, half (rounded down) give the larger part instead.
+    """
+    odd = [index for index, group in enumerate(groups) if alternate and len(group) % 2]
     order = torch.randperm(len(odd), generator=generator)[: len(odd) // 2]
     larger = {odd[position] for position in order.tolist()}
     return [

@@ -35,14 +35,16 @@ class MOS(Strategy):
     until it stays, `rounds` times at most.  p = ½ softmax(z) + ½ softmax(q · (t + 1));  logits are log p.
 
     bottleneck, scale, dropout: of the adapters. merge: α. merge_mode: "once" per step, as the paper states
-    it, or "official": once per block and once more, as its code does in effect (0.75 instead of 0.1 with
-    twelve blocks). normalise: false takes raw features for M as the code does; that term then grows with
-    the features' length and can drown the rest. prototypes: q in the features of the "first" adapter, as
-    in the code, or of the "backbone" without adapters, as in the text. head_factor: the head's learning
-    rate relative to the adapters'. alignment_epochs, alignment_samples: passes, and samples per class and
-    step (the code takes five batches). alignment_lr, alignment_decay: of its SGD. covariance: "full" or
-    "diagonal". Stored: adapters per task; mean, covariance and prototype per class. Unlike the official
-    code, answering writes nothing (there, every test batch pulls the stored adapters together).
+    it, or "official", as its code does in effect: once per block before the gradient is taken and once after
+    the step, so with twelve blocks  A ← 0.9 (0.9¹² A − η g).  (There the gradient of block l is taken after
+    l + 1 of these pulls, here after all.) normalise: false takes raw features for M as the code does; that
+    term then grows with the features' length and can drown the rest. prototypes: q in the features of the
+    "first" adapter, as in the code, or of the "backbone" without adapters, as in the text. head_factor: the
+    head's learning rate relative to the adapters'. alignment_epochs, alignment_samples: passes, and samples
+    per class and step (the code takes five batches). alignment_lr, alignment_decay: of its SGD (the code
+    decays as in the training). covariance: "full" or "diagonal". Stored: adapters per task; mean, covariance
+    and prototype per class. Unlike the official code, answering writes nothing (there, every test batch
+    pulls the stored adapters together).
     """
 
     cost = "a pass for the Gaussians, alignment; at test two passes and more"
@@ -110,6 +112,8 @@ class MOS(Strategy):
         ]
 
     def loss(self, batch: Batch) -> Tensor:
+        if self.merge_mode == "official":
+            self.pull(times=len(adapters_of(self.model)))
         features = self.model.encode(batch.images)
         loss = self.cross_entropy(self.model.head(features), batch.labels)
         self.log("cross_entropy", loss)
@@ -127,9 +131,11 @@ class MOS(Strategy):
         return F.cross_entropy(M @ M.T / TEMPERATURE, torch.arange(len(M), device=M.device))
 
     def after_step(self) -> None:
-        adapters = adapters_of(self.model)
-        times = 1 if self.merge_mode == "once" else len(adapters) + 1
-        for adapter in adapters:
+        self.pull(times=1)
+
+    def pull(self, times: int) -> None:
+        """Merge the adapters with the mean of their predecessors, so many times."""
+        for adapter in adapters_of(self.model):
             adapter.pull(1 - (1 - self.merge) ** times)
 
     @torch.no_grad()

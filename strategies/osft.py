@@ -33,14 +33,15 @@ class OSFT(Strategy):
     the projection of gradients alone (PEFT) does not keep the constraint. What W does to an input in the
     span of V_h is the same before and after. After the task W is multiplied out: nothing grows.
 
-    schedule: how k = ⌊r · min(m, n)⌋ is set. "adaptive", as in the paper: r_l = lowest_ratio +
-    I_l (target_ratio − lowest_ratio), where I_l, the mean cosine of a layer's inputs x and W x divided
-    by its mean over layers, is measured over `importance_images` of the task before (in the first
-    task, of its own). "linear", as in the official scripts: the same r for all layers, from first_ratio
-    in the first task to last_ratio in the last. projection: "two_sided" as in the official
-    codes, or "block", the weaker constraint that the paper writes, U_hᵀ ΔW V_h = 0. targets: ends of
-    layer names; q, k and v of a fused layer are decomposed apart. train_others: train embeddings, norms and
-    biases too, as the official code does and PEFT does not. The head is always trained.
+    schedule: how k = ⌊r · min(m, n)⌋ < min(m, n) is set. "adaptive", as in the paper: r_l = lowest_ratio +
+    I_l (target_ratio − lowest_ratio), at most 1. I_l is max(0, mean cosine of a matrix's inputs x and W x)
+    divided by the mean of these over all matrices, measured over `importance_images` of the task before (in
+    the first task, of its own). The max is ours: negative cosines would push shares below the lowest and
+    could bring the mean, which is divided by, near 0. "linear", as in the official scripts: the same r for
+    all layers, from first_ratio in the first task to last_ratio in the last. projection: "two_sided" as in
+    the official codes, or "block", the weaker constraint that the paper writes, U_hᵀ ΔW V_h = 0. targets:
+    ends of layer names; q, k and v of a fused layer are decomposed apart. train_others: train embeddings,
+    norms and biases too, as the official code does and PEFT does not. The head is always trained.
     """
 
     cost = "a decomposition of every weight, a projection a step"

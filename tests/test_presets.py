@@ -66,6 +66,13 @@ def test_its_values_win_over_the_strategy_s(name: str) -> None:
             assert float(cfg.trainer[key]) == float(found[1])
 
 
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("mos_")])
+def test_mos_aligns_on_five_batches_with_the_decay_of_the_training(name: str) -> None:
+    cfg = composed(name)
+    assert cfg.strategy.alignment_samples == 5 * cfg.trainer.batch_size
+    assert cfg.strategy.alignment_decay == cfg.trainer.weight_decay
+
+
 def test_the_command_line_overrides_a_preset() -> None:
     with hydra.initialize_config_module("configs", version_base="1.3"):
         cfg = hydra.compose(

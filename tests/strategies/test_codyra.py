@@ -88,12 +88,17 @@ def test_after_the_task_the_update_is_in_the_weight_and_nothing_is_kept(compose:
     unmerged = made.logits(data)
     for layer in strategy.layers:
         plain(layer)
-    torch.testing.assert_close(made.logits(data), unmerged, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.logits(data), unmerged, rtol=0, atol=1e-5)
     for layer, weight in zip(strategy.layers, fresh, strict=True):
         assert not torch.equal(layer.base.weight, weight)
         assert layer.old_A.numel() == layer.old_B.numel() == 0
+    first = [(layer.A.clone(), layer.gate.clone()) for layer in strategy.layers]
     strategy.before_experience(toy_stream().experience(1))
-    torch.testing.assert_close(made.logits(data)[:, :2], unmerged, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.logits(data)[:, :2], unmerged, rtol=0, atol=1e-5)
+    for layer, (A, gate) in zip(strategy.layers, first, strict=True):
+        assert not (layer.A == A).any(), "drawn anew"
+        assert not (layer.gate == gate).any()
+        assert not layer.B.any()
 
 
 def test_gates_shrink_in_the_second_half_of_the_steps(compose: Compose) -> None:
@@ -135,6 +140,17 @@ def test_rank_and_correlation_are_reported(compose: Compose) -> None:
     made = learner(compose, experiences=1)
     assert 0 < float(made.logged["rank"]) < 4
     assert float(made.logged["gate_correlation"]) > 0.9
+
+
+@pytest.mark.parametrize("arguments", [{"gate_init": "ones"}, {"threshold": 100.0}])
+def test_a_correlation_that_does_not_exist_is_not_reported(
+    compose: Compose, arguments: dict[str, Any]
+) -> None:
+    """All gates start at one, or none survives."""
+    made = learner(compose, experiences=1, **arguments)
+    assert set(made.logged) == {"rank"}
+    assert float(made.logged["rank"]) == (0 if "threshold" in arguments else 4)
+    assert made.logits(toy_stream().test[0]).isfinite().all()
 
 
 def test_gates_are_never_decayed_and_have_their_own_rate(compose: Compose) -> None:

@@ -112,6 +112,18 @@ def test_an_odd_number_of_matrices_alternates_between_the_blocks(
     assert {per_block[block] for block in range(blocks)} <= {matrices // 2, (matrices + 1) // 2}
 
 
+def test_a_residual_block_trains_the_larger_half_of_its_convolutions(compose: Compose) -> None:
+    """ResNet-18: eight blocks of two convolutions, three of which have a third in their shortcut."""
+    strategy = learner(compose, "backbone=resnet18", "backbone.image_size=32").strategy
+    assert isinstance(strategy, HFT)
+    units = find_units(strategy.model.backbone)
+    convolutions = Counter(unit.block for unit in units)
+    assert sorted(convolutions.values()) == [2] * 5 + [3] * 3
+    for seed in range(5):
+        frozen = strategy.draw(torch.Generator().manual_seed(seed))
+        assert Counter(unit.block for unit in frozen) == dict.fromkeys(convolutions, 1)
+
+
 def test_layer_level_freezes_whole_blocks_and_model_level_half_of_all_units(
     compose: Compose,
 ) -> None:
@@ -139,34 +151,57 @@ def test_the_draw_depends_on_seed_and_task_only(compose: Compose) -> None:
     assert drawn[0] != drawn[3]
 
 
-def test_a_matrix_is_trained_in_half_of_the_tasks() -> None:
-    rounds = 400
+def test_a_matrix_is_trained_in_half_of_the_tasks(compose: Compose) -> None:
+    """The strategy's own draws, each from the generator of (seed, task)."""
+    strategy, rounds = learner(compose).strategy, 400
+    assert isinstance(strategy, HFT)
     times = Counter(
-        matrix
+        (unit.block, unit.parameters, str(unit.rows))
         for task in range(rounds)
-        for matrix in draw_half([["q", "k", "v", "o"]], torch.Generator().manual_seed(task))
+        for unit in strategy.draw(strategy.generator("half", task))
+        if unit.kind == "attention"
     )
-    for matrix in "qkvo":  # binomial: the standard deviation is 10
-        assert abs(times[matrix] - rounds / 2) < 50
+    assert len(times) == 4 * 4
+    for count in times.values():  # binomial: the standard deviation is 10
+        assert abs(count - rounds / 2) < 50
 
 
-def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn() -> None:
-    """½(w1−1)² + ½(w2−1)² from 0: with w2 held the answer is (1, 0), then with w1 held (1, 1)."""
-    strategy, layer = HFT(), torch.nn.Linear(1, 2, bias=False)
-    strategy.attach(torch.nn.ModuleDict({"backbone": layer}), 0, torch.device("cpu"), 1)  # type: ignore[arg-type]
-    weight = layer.weight
-    weight.data.zero_()
-    for row, expected in ((1, [1.0, 0.0]), (0, [1.0, 1.0])):
-        rows = torch.tensor([row])
-        strategy.held = [("weight", rows, weight.detach()[rows].clone())]
-        optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=0.0)
+class Two(torch.nn.Module):
+    """A block of two matrices of one number each, both zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {name: torch.nn.Linear(1, 1, bias=False) for name in ("fc1", "fc2")}
+        self.mlp = torch.nn.ModuleDict(layers)
+        for layer in layers.values():
+            layer.weight.data.zero_()
+
+
+@pytest.mark.parametrize("redraw", ["task", "epoch"])
+def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn(
+    monkeypatch: pytest.MonkeyPatch, redraw: str
+) -> None:
+    """½(w1−1)² + ½(w2−1)² from 0: ½ when the one has been trained, 0 when the other has been too."""
+    strategy, model = HFT(redraw=redraw), torch.nn.Module()
+    model.backbone = torch.nn.Sequential(Two())
+    monkeypatch.setattr(strategy, "grow_head", lambda experience: None)
+    seed = 2  # with it the two tasks freeze different weights
+    strategy.attach(model, seed, torch.device("cpu"), 1)  # type: ignore[arg-type]
+    weights = list(model.parameters())
+    for task, expected in ((0, 0.5), (1, 0.0)):
+        strategy.before_experience(toy_stream().experience(task))
+        (group,) = strategy.parameter_groups()
+        optimiser = torch.optim.AdamW(group["params"], lr=0.05, weight_decay=0.0)
         for _ in range(600):
+            loss = sum(0.5 * (weight - 1).square().sum() for weight in weights)
+            assert isinstance(loss, torch.Tensor)
             optimiser.zero_grad()
-            (0.5 * (weight - 1).square()).sum().backward()
+            loss.backward()
             strategy.after_backward()
             optimiser.step()
             strategy.after_step()
-        assert weight.flatten().tolist() == pytest.approx(expected, abs=1e-4)
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+        assert sum(weight.item() == 0.0 for weight in weights) == 1 - task
 
 
 def test_the_share_that_was_trained_is_reported(compose: Compose) -> None:

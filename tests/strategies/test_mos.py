@@ -36,21 +36,52 @@ def set_all(adapter: Adapter, value: float) -> None:
         parameter.data.fill_(value)
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("once", 0.9), ("official", 0.9**5)])
+@pytest.mark.parametrize(
+    ("mode", "before", "after"), [("once", 1.0, 0.0), ("official", 0.28243, -0.64581)]
+)
 def test_a_step_pulls_the_adapters_towards_their_predecessors(
-    compose: Compose, mode: str, expected: float
+    compose: Compose, mode: str, before: float, after: float
 ) -> None:
-    """A = 1, the earlier one 0, α = 0.1: 0.9; the official code pulls once per block and once more."""
-    strategy = method(taught(compose, f"strategy.merge_mode={mode}", experiences=0))
-    adapters = adapters_of(strategy.model)
+    """Twelve blocks, A = 1, the earlier one 0, α = 0.1, η g = 1: 0.9 (1 − 1), or 0.9 (0.9¹² − 1)."""
+    backbone = ("backbone=vit_tiny", "backbone.image_size=16", f"strategy.merge_mode={mode}")
+    learner, experience = taught(compose, *backbone, experiences=0), toy_stream().experience(0)
+    strategy, adapters = method(learner), adapters_of(learner.model)
+    assert len(adapters) == 12
+    strategy.before_experience(experience)
     for adapter in adapters:
         set_all(adapter, 0.0)
         adapter.keep()
         set_all(adapter, 1.0)
-    strategy.after_step()
+    loss = strategy.loss(next(strategy.batches(experience)))
+
+    def all_are(value: float) -> None:
+        for adapter in adapters:
+            for parameter in adapter.parameters():
+                expected = torch.full_like(parameter, value)
+                torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+    all_are(before)
+    loss.backward()
     for adapter in adapters:
         for parameter in adapter.parameters():
-            torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected))
+            assert parameter.grad is not None
+            parameter.data -= 1.0
+    strategy.after_step()
+    all_are(after)
+
+
+@pytest.mark.parametrize(("mode", "pulls"), [("once", 6), ("official", 6 * 5)])
+def test_pulls_happen_in_training_only(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, mode: str, pulls: int
+) -> None:
+    """Six steps, four blocks; evaluation and what follows a task pull nothing."""
+    learner, counted = taught(compose, f"strategy.merge_mode={mode}", experiences=1), []
+    strategy = method(learner)
+    pull = strategy.pull
+    monkeypatch.setattr(strategy, "pull", lambda times: (counted.append(times), pull(times)))
+    assert learner.learn(toy_stream().experience(1)) == 6
+    learner.logits(toy_stream().test[0])
+    assert sum(counted) == pulls
 
 
 def test_the_pull_goes_to_the_mean_of_all_predecessors(compose: Compose) -> None:
@@ -197,6 +228,14 @@ def test_the_backbone_and_old_adapters_keep_their_bits_and_alignment_moves_the_h
     other = unaligned.model.state_dict()
     differ = {n for n, t in learner.model.state_dict().items() if not torch.equal(t, other[n])}
     assert differ == {"head.weight", "head.bias"}
+
+
+def test_adapters_and_head_are_trained_and_nothing_else(compose: Compose) -> None:
+    learner = taught(compose)
+    adapters, head = learner.strategy.parameter_groups()
+    counts = [sum(p.numel() for p in group["params"]) for group in (adapters, head)]
+    assert counts == [4 * (2 * 192 * 4 + 4 + 192), 4 * (192 + 1)]
+    assert learner.trainable_parameters == sum(counts)
 
 
 def test_the_head_learns_ten_times_slower_than_the_adapters(compose: Compose) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
@@ -12,8 +15,8 @@ from strategies.olora import OLoRA
 from tests.conftest import Compose, toy_stream
 
 
-def learner(compose: Compose, *overrides: str, experiences: int = 1) -> Learner:
-    stream = toy_stream()
+def learner(compose: Compose, *overrides: str, experiences: int = 1, tasks: int = 2) -> Learner:
+    stream = toy_stream(tasks, classes=2 * tasks)
     made = Learner(compose("strategy=olora", "strategy.rank=2", *overrides), stream.info)
     for index in range(experiences):
         made.learn(stream.experience(index))
@@ -54,14 +57,65 @@ def test_the_first_task_has_no_penalty(compose: Compose) -> None:
     assert float(made.strategy.penalty()) == 0.0
 
 
-def test_norm_decay_is_the_sum_of_frobenius_norms(compose: Compose) -> None:
-    made = learner(compose, "strategy.decay=2.0", "strategy.orthogonality=0.0")
-    layers = list(lora_layers(made.model))
+def test_the_loss_of_the_first_task_is_that_of_plain_lora(compose: Compose) -> None:
+    """The model written out: W + s B A in the q and v rows, and the cross-entropy of that."""
+    made = learner(compose, experiences=0)
+    experience = toy_stream().experience(0)
+    made.strategy.before_experience(experience)
+    layers, generator = list(lora_layers(made.model)), torch.Generator().manual_seed(0)
     for layer in layers:
+        layer.B.data.copy_(0.1 * torch.randn(layer.B.shape, generator=generator))
+    made.model.eval()  # no dropout
+    batch = next(made.strategy.batches(experience))
+    loss = made.strategy.loss(batch)
+    for layer in layers:
+        for block, A, B in zip(layer.blocks, layer.A, layer.B, strict=True):
+            layer.base.weight.data[block] += 32 / 2 * (B @ A).detach()
+        layer.B.data.zero_()
+    expected = F.cross_entropy(made.model(batch.images), batch.labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_task_finds_the_rows_of_all_earlier_ones(compose: Compose, merge: bool) -> None:
+    made, stream = learner(compose, f"strategy.merge={merge}", tasks=3), toy_stream(3, 6)
+    for index in (1, 2):
+        for layer in lora_layers(made.model):
+            assert layer.old_A.shape == (2, index * 2, 192), "(t − 1) r"
+            assert layer.old_B.shape == (2, 192, 0 if merge else index * 2)
+        made.learn(stream.experience(index))
+    assert all(layer.old_A.shape[1] == 3 * 2 for layer in lora_layers(made.model))
+
+
+def test_norm_decay_is_the_sum_of_the_frobenius_norms_of_all_matrices(compose: Compose) -> None:
+    """q and v are matrices of their own: of 2 × 192 entries each, in four layers."""
+    made = learner(compose, "strategy.decay=3.0", "strategy.orthogonality=0.0")
+    for layer in lora_layers(made.model):
         layer.A.data.fill_(1.0)
         layer.B.data.fill_(2.0)
-    expected = sum(2.0 * (layer.A.numel() ** 0.5 + 2 * layer.B.numel() ** 0.5) for layer in layers)
+    expected = 3.0 * 4 * 2 * (1 + 2) * (2 * 192) ** 0.5
     assert float(made.strategy.penalty()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_task_with_norm_decay_can_begin_at_zero(compose: Compose) -> None:
+    made = learner(compose, "strategy.decay=0.1")
+    assert all(layer.A.isfinite().all() for layer in lora_layers(made.model))
+
+
+def test_the_penalty_can_be_divided_by_the_number_of_matrices(compose: Compose) -> None:
+    """Four layers with q and v are eight; the norms are not divided."""
+    decay = "strategy.decay=1.0"
+    plain, divided = (
+        one_layer(compose, decay, "strategy.orthogonality=1.0", f"strategy.normalise={on}")
+        for on in (False, True)
+    )
+    for strategy in (plain, divided):
+        for layer in lora_layers(strategy.model):
+            layer.B.data.zero_()
+    length = (0.7**2 + 0.4**2) ** 0.5
+    assert plain.penalty().item() == pytest.approx(0.7 + length)
+    assert divided.penalty().item() == pytest.approx(0.7 / 8 + length)
+    assert divided.logged["orthogonality"].item() == pytest.approx(0.7 / 8)
 
 
 def test_gradient_descent_on_the_penalty_makes_the_subspaces_orthogonal(compose: Compose) -> None:
@@ -126,8 +180,7 @@ def test_a_task_can_start_in_the_null_space_of_the_earlier_ones(compose: Compose
         before = made.logits(data)
         made.strategy.before_experience(toy_stream().experience(1))
         layers = list(lora_layers(made.model))
-        products = [layer.old_A.double() @ layer.A.detach().double().mT for layer in layers]
-        penalties.append(max(float(product.abs().sum()) for product in products))
+        penalties.append(float(made.strategy.penalty()))
         changes.append((made.logits(data)[:, :2] - before).abs().max())
         bound = 192**-0.5
         rms = torch.stack([layer.A.detach().square().mean() for layer in layers]).mean().sqrt()
@@ -137,10 +190,16 @@ def test_a_task_can_start_in_the_null_space_of_the_earlier_ones(compose: Compose
     assert max(changes) < 1e-5
 
 
-def test_a_full_layer_has_no_null_space(compose: Compose) -> None:
-    made = learner(compose, "strategy.init=null_space", "strategy.rank=192")
-    with pytest.raises(ConfigurationError, match="1 tasks of rank 192"):
-        made.strategy.before_experience(toy_stream().experience(1))
+def test_more_rows_than_a_layer_has_inputs(compose: Compose) -> None:
+    """The layers are 192 wide. The stream says how many tasks there are; a learner may go on after it."""
+    with pytest.raises(ConfigurationError, match=r"need 194 .* 192\. Use a lower rank"):
+        learner(compose, "strategy.init=null_space", "strategy.rank=97")  # in the first task
+    with pytest.warns(UserWarning, match=r"need 194 .* cannot be orthogonal"):
+        learner(compose, "strategy.rank=97")
+    made = learner(compose, "strategy.init=null_space", "strategy.rank=96", experiences=2)
+    third = dataclasses.replace(toy_stream().experience(1), index=2)
+    with pytest.raises(ConfigurationError, match="3 tasks of that rank need 288"):
+        made.learn(third)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,21 @@ def test_a_fresh_adapter_adds_exactly_nothing() -> None:
     assert torch.equal(model(IMAGES), before)
 
 
+@pytest.mark.parametrize(("times", "expected"), [(1, 0.9), (12, 0.282430), (13, 0.254187)])
+def test_pulling_several_times(times: int, expected: float) -> None:
+    """A = 1, what was kept 0, α = 0.1: 0.9ⁿ."""
+    adapter = inject_adapters(vit(), bottleneck=4)[0]
+    adapter.keep()
+    for parameter in adapter.parameters():
+        parameter.data.fill_(1.0)
+    for _ in range(times):
+        adapter.pull(0.1)
+    for parameter in adapter.parameters():
+        torch.testing.assert_close(
+            parameter.detach(), torch.full_like(parameter, expected), rtol=0, atol=1e-6
+        )
+
+
 @torch.no_grad()
 def test_it_is_the_formula() -> None:
     """x + MLP(LN x) + s · U ReLU(D x + d) + u, where x comes out of the attention, not normalised."""

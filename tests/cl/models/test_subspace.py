@@ -131,6 +131,24 @@ def test_the_block_form_holds_only_the_common_block() -> None:
     assert (change @ part.right).abs().max() > 1e-2
 
 
+def test_a_gradient_of_ones_loses_an_entry_or_a_row_and_a_column() -> None:
+    """W = diag(3, 2, 1), k = 1. Of the factors a small step is taken: −ΔW / η = ∇U s V + U ∇s V + U s ∇V."""
+    W, ones, rate = torch.tensor([3.0, 2, 1]).diag(), torch.ones(3, 3), 1e-4
+    block, factors = HeldBlock(3, 3), HeldFactors(3, 3)
+    for part in (block, factors):
+        part.start(W, 1)
+        part.weight().backward(ones)
+        part.project_gradient()
+    assert block.change.grad is not None
+    torch.testing.assert_close(block.change.grad, torch.tensor([[0.0, 1, 1], [1, 1, 1], [1, 1, 1]]))
+    torch.optim.SGD(factors.parameters(), lr=rate).step()
+    change = (W - factors.weight().detach()) / rate
+    expected = torch.tensor([[0.0, 0, 0], [0, 4 + 4 + 1, 4 + 1], [0, 4 + 1, 1 + 1 + 1]])
+    torch.testing.assert_close(change, expected, rtol=0, atol=0.02)
+    assert not change[0].any()
+    assert not change[:, 0].any()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_merging_keeps_the_output_and_leaves_a_plain_layer(kind: type[Held]) -> None:
     layer, weight = decomposed(3, kind)

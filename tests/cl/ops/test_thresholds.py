@@ -16,6 +16,13 @@ def test_soft_threshold_by_hand() -> None:
     assert torch.equal(soft_threshold(VALUES, 0.0), VALUES)
 
 
+def test_soft_threshold_once_more_changes_all_but_zeros() -> None:
+    once = soft_threshold(VALUES, 0.2)
+    twice = soft_threshold(once, 0.2)
+    torch.testing.assert_close(twice, torch.tensor([-0.6, 0, 0, 0, 0, 0, 0, 0, 0.1, 0.6]))
+    assert torch.equal(twice == once, once == 0)
+
+
 def test_soft_threshold_is_odd_and_never_lengthens_a_distance() -> None:
     x = torch.linspace(-2, 2, 401)
     y = soft_threshold(x, 0.35)
