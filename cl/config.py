@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cl.errors import ConfigurationError, require, require_one_of
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "quarter_cosine", "milestones")
 PRECISIONS = ("32", "bf16", "16")
 PARALLEL = ("auto", "ddp")
 
@@ -23,8 +23,10 @@ class TrainerConfig:
 
     epochs: passes over the data of one experience. batch_size: images per step.
     lr, weight_decay, momentum (SGD only): as in torch.optim. schedule: the learning rate within one
-    experience, "constant" or "cosine" (from lr to 0). evaluation_batch_size: images per forward pass
-    without gradient. device: "auto", "cpu", "cuda" or "cuda:1". precision: "32", "bf16" or "16".
+    experience, "constant", "cosine" (half a period, from lr to 0, step by step), "quarter_cosine" (from lr
+    to nearly 0, epoch by epoch) or "milestones" (a tenth of it from each of the epochs `milestones` on).
+    evaluation_batch_size: images per forward pass without gradient. device: "auto", "cpu", "cuda" or
+    "cuda:1". precision: "32", "bf16" or "16".
     compile: let torch.compile make the backbone's blocks faster; the first steps take longer.
     devices, nodes: how many take part; a batch is shared among them. strategy: "ddp", or "auto", which is the
     same where there are several. Sharded weights (FSDP) are not offered: methods change weights by hand.
@@ -40,6 +42,7 @@ class TrainerConfig:
     weight_decay: float = 0.0
     momentum: float = 0.9
     schedule: str = "constant"
+    milestones: list[int] = field(default_factory=list)
     evaluation_batch_size: int = 256
     device: str = "auto"
     precision: str = "32"
@@ -61,6 +64,11 @@ class TrainerConfig:
             require(value >= 0, f"trainer.{key}={value}: it must not be negative.")
         require_one_of("trainer.optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("trainer.schedule", self.schedule, SCHEDULES)
+        require(
+            (self.schedule == "milestones") == bool(self.milestones),
+            "trainer.schedule=milestones needs epochs, as in trainer.milestones=[18]; "
+            "the other schedules need trainer.milestones=[].",
+        )
         require_one_of("trainer.precision", self.precision, PRECISIONS)
         require_one_of("trainer.strategy", self.strategy, PARALLEL)
 

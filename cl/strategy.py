@@ -112,7 +112,7 @@ class Strategy(Hooks):
     that trains in the first experience only sets it in `before_experience`.
     own_loop: it trains in a loop of its own, which plugins do not see and a checkpoint does not hold.
     stored_elsewhere: how many numbers it keeps that are not in its tensors.
-    sequential: it goes on from what it learnt before; else nothing can be forgotten, and forgetting is undefined.
+    sequential: it goes on from what it learnt before; if not, forgetting is undefined.
     neutral: the arguments with which it is naive fine-tuning, if there are such.
     loss_classes: the classes that the cross-entropy is over, "current" or all "seen".
     """

@@ -111,7 +111,8 @@ class Training:
             Objective(model, strategy, plugins), optimizer
         )
         self.schedule = LambdaLR(
-            optimizer, lambda step: learning_rate_factor(config.schedule, step, steps)
+            optimizer,
+            lambda step: learning_rate_factor(config, step, steps),
         )
         self.order = Order(generator(seed, "order", experience))
         self.epoch = self.step = self.images = 0
@@ -229,6 +230,15 @@ def create_optimizer(groups: Sequence[ParameterGroup], config: TrainerConfig) ->
     return (Adam if config.optimizer == "adam" else AdamW)(groups, **shared)
 
 
-def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
-    """The factor on the learning rate at `step` of `steps`: 1, or half a cosine from 1 to 0."""
-    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+def learning_rate_factor(config: TrainerConfig, step: int, steps: int) -> float:
+    """The factor on the learning rate at `step` of the `steps` of an experience.
+
+    cosine: half a cosine from 1 to 0. quarter_cosine: cos(99π e / (200 (K − 1))) in the whole of epoch e of
+    K, from 1 to 0.016; 1 if K = 1 (the official code of Smith et al., 2023). milestones: a tenth at each.
+    """
+    epoch = step * config.epochs // max(1, steps)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+    if config.schedule == "quarter_cosine":
+        return math.cos(99 / 200 * math.pi * epoch / max(1, config.epochs - 1))
+    return 0.1 ** sum(epoch >= milestone for milestone in config.milestones)

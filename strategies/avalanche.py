@@ -177,7 +177,7 @@ class Avalanche(Strategy):
                     strategy.train_epochs * len(strategy.dataloader),
                 )
                 for group in strategy.optimizer.param_groups:
-                    group["lr"] = trainer.lr * learning_rate_factor(trainer.schedule, step, steps)
+                    group["lr"] = trainer.lr * learning_rate_factor(trainer, step, steps)
 
             def after_training_iteration(self, strategy: Any, **_: Any) -> None:
                 loss = strategy.loss.detach()

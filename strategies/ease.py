@@ -6,14 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.errors import require
+from cl.errors import require, require_one_of
 from cl.models.adapters import BARE, adapters_of, inject_adapters
-from cl.models.heads import LinearHead
+from cl.models.heads import CosineHead, LinearHead
 from cl.models.model import Model
 from cl.models.slots import encode_slots
 from cl.ops.prototypes import class_means, cosines, own_subspace_weights, synthesise
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
+
+PROXIES: dict[str, type[CosineHead] | type[LinearHead]] = {
+    "cosine": CosineHead,
+    "linear": LinearHead,
+}
 
 
 class EASE(Strategy):
@@ -25,10 +30,11 @@ class EASE(Strategy):
     tasks ≥ k by their similarity to c in subspace i (`cl.ops.prototypes.synthesise`). After t + 1 tasks the
     score of c is  cos(φ_i, W[c, i]) + (others / t) Σ_{k≠i} cos(φ_k, W[c, k]) + bare · cos(φ, W[c]).
 
-    bottleneck, scale, dropout: of the adapters. others: α. average: divide by t as the official code does;
-    false weighs each other subspace with α, as the paper writes it. bare: β, the weight of the
-    backbone without adapters. Stored: an adapter per task, a prototype per class and task; at test
-    an image goes through all adapters.
+    bottleneck, scale, dropout: of the adapters. proxy: "cosine", in the official code, to which the learning
+    rates belong: a cosine classifier with a trained scale; or "linear", a linear layer. others: α.
+    average: divide by t as the official code does; false weighs each other subspace with α, as the
+    paper writes it. bare: β, the weight of the backbone without adapters. Stored: an adapter per task, a
+    prototype per class and task; at test an image goes through all adapters.
     """
 
     cost = "passes for the class means; at test one through each adapter"
@@ -42,18 +48,22 @@ class EASE(Strategy):
         bottleneck: int = 64,
         scale: float = 0.1,
         dropout: float = 0.1,
+        proxy: str = "cosine",
         others: float = 0.1,
         average: bool = True,
         bare: float = 0.0,
     ) -> None:
         super().__init__()
+        require_one_of("strategy.proxy", proxy, PROXIES)
         for name, value in (("others", others), ("bare", bare)):
             require(value >= 0, f"strategy.{name}={value}: it must not be negative.")
         self.bottleneck, self.scale, self.dropout = bottleneck, scale, dropout
+        self.proxy = PROXIES[proxy]
         self.others, self.average, self.bare = others, average, bare
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
+        model.head = self.proxy(model.features)
         self.register_buffer("prototypes", torch.zeros(0, 0, model.features))
         self.register_buffer("bare_prototypes", torch.zeros(0, model.features))
         self.register_buffer("tasks", torch.zeros(0, dtype=torch.int64))
@@ -63,7 +73,7 @@ class EASE(Strategy):
             experience.new_classes == experience.classes,
             "strategy=ease: every class must belong to one task, so the stream must be class-incremental.",
         )
-        self.model.head = LinearHead(self.model.features)  # the proxy, anew for every task
+        self.model.head = self.proxy(self.model.features)  # anew for every task
         self.grow_head(experience)
         self.tasks = F.pad(self.tasks, (0, len(experience.classes)), value=experience.index)
         for adapter in adapters_of(self.model):

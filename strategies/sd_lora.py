@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cl.errors import require, require_one_of
 from cl.models.lora import ScaledLoRALayer, inject_lora
@@ -25,7 +26,9 @@ class SDLoRA(Strategy):
     rank: of a task's LoRA. reduced_ranks: the variant SD-LoRA-RR: from which task (counted from 0) on
     there is another rank, {4: 8, 8: 6} in the official code. targets: ends of layer names; ":q,v" picks rows
     of a fused layer. start: of every α. norm: "factors" as above and in the official code, or "product":
-    divide by ‖B_i A_i‖_F, so that a direction has length 1 and not at most 1. Magnitudes are in the log.
+    divide by ‖B_i A_i‖_F, so that a direction has length 1 and not at most 1. distil: the variant SD-LoRA-KD:
+    after a task, if B_t A_t of all layers is Σ_i c_i D_i, with D_i the old directions, but for a residual of
+    this share of its length, it is dropped, and α_i ← α_i + α_t c_i; 0 keeps all. Magnitudes are in the log.
     """
 
     cost = "low-rank factors of all tasks"
@@ -38,13 +41,16 @@ class SDLoRA(Strategy):
         targets: Sequence[str] = ("attn.qkv:q,v",),
         start: float = 0.8,
         norm: str = "factors",
+        distil: float = 0.0,
     ) -> None:
         super().__init__()
         require_one_of("strategy.norm", norm, ("factors", "product"))
+        require(0 <= distil < 1, f"strategy.distil={distil}: it must be in [0, 1).")
         ranks = {0: rank, **{int(task): int(r) for task, r in (reduced_ranks or {}).items()}}
         for task, value in ranks.items():
             require(task >= 0 and value >= 1, f"strategy.reduced_ranks: {task}: {value} cannot be.")
         self.ranks, self.targets, self.start, self.norm = ranks, tuple(targets), start, norm
+        self.distil = distil
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         model.backbone.requires_grad_(False)
@@ -58,19 +64,48 @@ class SDLoRA(Strategy):
         """The adapted layers, in order."""
         return [layer for layer in self.model.modules() if isinstance(layer, ScaledLoRALayer)]
 
+    @property
+    def directions(self) -> int:
+        """How many directions of earlier tasks there are."""
+        return len(self.layers[0].old_task.unique())
+
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
         task, generator = experience.index, self.generator("lora", experience.index)
         rank = self.ranks[max(first for first in self.ranks if first <= task)]
+        magnitudes, old = self.model.magnitudes, self.directions
+        keep = task > 0 and magnitudes[-1].item() != 0  # it is 0 if the direction was dropped
         for layer in self.layers:
-            if task:
-                layer.keep_direction(task - 1, product=self.norm == "product")
+            if keep:
+                layer.keep_direction(old, product=self.norm == "product")
             layer.resize(rank)
             layer.reset(generator)
-        magnitudes = self.model.magnitudes
         magnitudes.grad = None  # of the former size
-        magnitudes.data = magnitudes.data.new_full((task + 1,), self.start)
+        magnitudes.data = magnitudes.data.new_full((self.directions + 1,), self.start)
 
     def after_experience(self, experience: Experience) -> None:
+        if self.distil and self.directions:
+            self.drop_if_dependent()
         for task, magnitude in enumerate(self.model.magnitudes):
             self.log(f"magnitude_{task}", magnitude)
+
+    @torch.no_grad()
+    def drop_if_dependent(self) -> None:
+        """If the new direction is nearly a combination of the old ones, let their magnitudes carry it."""
+        G = torch.stack([inner_products(layer, self.directions) for layer in self.layers]).sum(0)
+        coefficients = torch.linalg.pinv(G[:-1, :-1], hermitian=True) @ G[:-1, -1]  # least squares
+        residual = (G[-1, -1] - coefficients @ G[:-1, -1]).clamp(min=0).sqrt()
+        if residual <= self.distil * G[-1, -1].sqrt():
+            magnitudes = self.model.magnitudes
+            magnitudes[:-1] += magnitudes[-1] * coefficients
+            magnitudes[-1] = 0.0
+
+
+def inner_products(layer: ScaledLoRALayer, directions: int) -> Tensor:
+    """⟨D_i, D_j⟩ of a layer's old directions and, as the last, of B A of the current task; float64."""
+    A = torch.cat([layer.old_A, layer.A], dim=1).double()
+    B = torch.cat([layer.old_B, layer.B], dim=2).double()
+    terms = ((B.mT @ B) * (A @ A.mT)).sum(0)  # of the rank-one terms
+    current = layer.old_task.new_full((layer.A.shape[1],), directions)
+    owner = F.one_hot(torch.cat([layer.old_task, current]), directions + 1).double()
+    return owner.T @ terms @ owner

@@ -20,16 +20,17 @@ class SI(Strategy):
     optimiser did. After each task  Ω_i ← Ω_i + max(0, ω_i) / ((θ_i − θ_i^start)² + damping),  θ* ← θ.
     L = L_task + strength · Σ_i Ω_i (θ_i − θ*_i)².
 
-    strength: c, without ½; 0 is naive fine-tuning. damping: ξ. (Some codes leave the penalty in g,
-    which counts it twice, or keep negative Ω.) Stored: Ω and θ*, twice the weights; while training four
-    times more.
+    strength: c, without ½; 0 is naive fine-tuning. The authors' 0.1 is for networks that learn from
+    scratch; fine-tuning goes a short way, whose ω are tiny, hence the large default. damping: ξ. (Some
+    codes leave the penalty in g, which counts it twice, or keep negative Ω.) Stored: Ω and θ*, twice the
+    weights; while training four times more.
     With trainer.precision=16 gradients are scaled and ω would be, too: use 32 or bf16.
     """
 
     cost = "sums over the weights a step"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
-    def __init__(self, strength: float = 0.1, damping: float = 0.1) -> None:
+    def __init__(self, strength: float = 1e5, damping: float = 0.1) -> None:
         super().__init__()
         require(strength >= 0, f"strategy.strength={strength}: it must not be negative.")
         require(damping > 0, f"strategy.damping={damping}: it must be positive.")

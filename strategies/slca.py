@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cl.errors import require
 from cl.models.model import Model
 from cl.ops.gaussians import ClassGaussians, align
-from cl.strategy import ParameterGroup, Strategy
+from cl.strategy import ParameterGroup, Strategy, backbone_and_head
 from cl.stream import Experience, StreamInfo
 
 
@@ -78,13 +78,7 @@ class SLCA(Strategy):
         self.trained_bias = self.model.head.bias.detach().clone()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [
-            {
-                "params": list(self.model.backbone.parameters()),
-                "lr_factor": self.backbone_factor,
-            },
-            {"params": list(self.model.head.parameters())},
-        ]
+        return backbone_and_head(self.model, self.backbone_factor)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -119,8 +113,12 @@ class SLCA(Strategy):
         return 0.9 + 0.1 * (self.tasks + 1) / (index + 1)
 
     def normalise(self, logits: Tensor) -> Tensor:
-        """Logits of every image divided by the mean over tasks of the length of the task's logits."""
-        squares = logits.new_zeros(len(logits), int(self.tasks.max()) + 1)
-        squares = squares.index_add(1, self.tasks, logits.square())
-        norm = (squares.sqrt() + 1e-7).mean(1, keepdim=True)
-        return logits / norm / self.temperature
+        """Logits of every image divided by the mean over tasks of the length of the task's logits.
+
+        A cross-entropy over one class teaches nothing, so the row of a task of one class may still be zero:
+        `vector_norm` has the gradient 0 there, and an image whose logits are all zero is not divided.
+        """
+        parts = [logits[:, self.tasks == task] for task in self.tasks.unique()]
+        lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
+        norm = lengths.mean(0)[:, None]
+        return logits / torch.where(norm > 0, norm, 1.0) / self.temperature

@@ -38,8 +38,8 @@ class ExperienceResult:
     """What one experience gave.
 
     accuracy, accuracy_within_task: R so far, shares. logged: what the methods reported, such as the
-    overlap of subspaces. sequential: as the strategy says. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
-    None where it is unknown.
+    overlap of subspaces. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
+    None where it is unknown. sequential: as the strategy says.
     """
 
     index: int

@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def synthesise(prototypes: Tensor, tasks: Tensor) -> Tensor:
+def synthesise(prototypes: Tensor, tasks: Tensor, temperature: float = 1.0) -> Tensor:
     """Fill in the prototypes of old classes in the subspaces of later tasks, which never saw their images.
 
     prototypes: classes × subspaces × features; row c is measured in subspaces k ≤ tasks[c]. tasks: classes.
     For a class c of task i and k > i, with j over the classes that were measured in k:
-    W[c, k] = Σ_j s_cj W[j, k],  s_cj = softmax_j cos(W[c, i], W[j, i]). Source: Zhou et al. (2024), EASE.
+    W[c, k] = Σ_j s_cj W[j, k],  s_cj = softmax_j (cos(W[c, i], W[j, i]) / temperature).
+    Source: Zhou et al. (2024), EASE, with temperature 1.
     """
     filled = prototypes.clone()
     for k in range(1, prototypes.shape[1]):
@@ -20,7 +21,7 @@ def synthesise(prototypes: Tensor, tasks: Tensor) -> Tensor:
         for i in range(k):
             old = tasks == i
             similarity = cosines(prototypes[old, i], prototypes[measured, i])
-            filled[old, k] = similarity.softmax(1) @ prototypes[measured, k]
+            filled[old, k] = (similarity / temperature).softmax(1) @ prototypes[measured, k]
     return filled
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from torch import nn
 
 from cl.config import TrainerConfig
 from cl.data import Order
-from cl.errors import DivergenceError
+from cl.errors import ConfigurationError, DivergenceError
 from cl.learner import Learner
-from cl.training import count_steps, create_optimizer, learning_rate_factor
+from cl.training import Progress, count_steps, create_optimizer, learning_rate_factor
 from tests.conftest import Compose, toy_stream
 
 
@@ -78,8 +79,37 @@ def test_optimisers(name: str, kind: str) -> None:
     assert optimiser.param_groups[0]["weight_decay"] == 0.01
 
 
+def factors(schedule: str, epochs: int, steps: int, **more: Any) -> list[float]:
+    config = TrainerConfig(schedule=schedule, epochs=epochs, **more)
+    return [learning_rate_factor(config, step, steps) for step in range(steps)]
+
+
 def test_schedules() -> None:
-    assert learning_rate_factor("constant", 7, 10) == 1.0
-    assert learning_rate_factor("cosine", 0, 10) == 1.0
-    assert learning_rate_factor("cosine", 5, 10) == pytest.approx(0.5)
-    assert learning_rate_factor("cosine", 10, 10) == pytest.approx(0.0)
+    assert factors("constant", 2, 4) == [1.0] * 4
+    half = factors("cosine", 1, 10)
+    assert half[0] == 1.0
+    assert half[5] == pytest.approx(0.5)
+    assert learning_rate_factor(TrainerConfig(schedule="cosine"), 10, 10) == pytest.approx(0.0)
+    dropped = factors("milestones", 4, 8, milestones=[1, 3])
+    assert dropped == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    with pytest.raises(ConfigurationError, match=r"trainer\.milestones=\[18\]"):
+        TrainerConfig(schedule="milestones")
+    with pytest.raises(ConfigurationError, match=r"milestones=\[\]"):
+        TrainerConfig(milestones=[3])
+
+
+def test_a_quarter_cosine_changes_by_the_epoch() -> None:
+    found = factors("quarter_cosine", 20, 60)
+    assert found[0] == 1.0
+    assert found[-1] == pytest.approx(0.015707, rel=1e-4)
+    for epoch in range(20):
+        expected = math.cos(99 * math.pi * epoch / (200 * 19))
+        assert found[3 * epoch : 3 * epoch + 3] == pytest.approx([expected] * 3)
+    assert factors("quarter_cosine", 1, 3) == [1.0] * 3
+
+
+def test_the_loop_follows_the_quarter_cosine(compose: Compose) -> None:
+    cfg = compose("strategy=naive", "trainer.lr=1e-3", "trainer.schedule=quarter_cosine")
+    seen: list[Progress] = []
+    Learner(cfg, toy_stream().info).learn(toy_stream().experience(0), on_step=seen.append)
+    assert [p.lr for p in seen] == pytest.approx([1e-3] * 3 + [1.5707e-5] * 3, rel=1e-4)

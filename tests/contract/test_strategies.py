@@ -210,6 +210,7 @@ def test_grows_as_declared(compose: Compose, strategy: str) -> None:
     learner.learn(stream.experience(2))
     third = learner.stored_numbers
     learner.learn(stream.experience(3))
+    assert learner.logits(stream.test[0]).isfinite().all(), "also with one class a task"
     growth, head = learner.stored_numbers - third, learner.model.features + 1
     assert growth >= 0
     if learner.strategy.grows == "head":

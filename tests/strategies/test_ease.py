@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
-from cl.models.adapters import adapters_of
+from cl.models.adapters import Adapter, adapters_of
+from cl.models.heads import CosineHead, LinearHead
 from strategies.ease import EASE
 from tests.conftest import Compose, toy_stream
 
 
 def taught(compose: Compose, *overrides: str, experiences: int = 2, tasks: int = 2) -> Learner:
-    stream = toy_stream(tasks)
+    stream = toy_stream(tasks, classes=2 * tasks)
     cfg = compose("strategy=ease", "strategy.bottleneck=4", "trainer.lr=0.1", *overrides)
     learner = Learner(cfg, stream.info)
     for index in range(experiences):
@@ -34,10 +35,12 @@ def method(learner: Learner) -> EASE:
 def test_the_score_is_the_formula(compose: Compose, average: bool, bare: float) -> None:
     arguments = ("strategy.others=0.4", f"strategy.average={average}", f"strategy.bare={bare}")
     strategy = method(taught(compose, *arguments, experiences=4, tasks=4))
-    batch = next(strategy.batches(toy_stream().experience(1)))
+    batch = next(strategy.batches(toy_stream(4, classes=8).experience(1)))
     with torch.no_grad():
         features = strategy.features(batch.images)
         logits = strategy.predict(batch.images)
+    for k in range(1, len(features)):
+        assert (features[k] - features[k - 1]).abs().max() > 1e-3, "each subspace is another"
     W = strategy.prototypes
     for c, own in enumerate(strategy.tasks.tolist()):
         expected = torch.zeros(len(batch.labels))
@@ -97,14 +100,38 @@ def test_old_adapters_and_the_backbone_keep_their_bits(compose: Compose) -> None
     backbone = {
         n: p.clone() for n, p in learner.model.backbone.named_parameters() if "adapter" not in n
     }
-    kept = [adapter.kept("down").clone() for adapter in adapters_of(learner.model)]
+    adapters = adapters_of(learner.model)
+    kept = [{name: adapter.kept(name).clone() for name in Adapter.TENSORS} for adapter in adapters]
     learner.learn(stream.experience(1))
-    for old, adapter in zip(kept, adapters_of(learner.model), strict=True):
+    for old, adapter in zip(kept, adapters, strict=True):
         assert adapter.slots == 2
-        assert torch.equal(adapter.kept("down")[:1], old)
-        assert not torch.equal(adapter.kept("down")[1:], old)
+        for name in Adapter.TENSORS:
+            assert torch.equal(adapter.kept(name)[:1], old[name]), name
+            assert not torch.equal(adapter.kept(name)[1:], old[name]), name
     for name, tensor in backbone.items():
         assert torch.equal(learner.model.backbone.get_parameter(name), tensor)
+
+
+def test_the_proxy_is_a_cosine_classifier_anew_for_every_task(compose: Compose) -> None:
+    strategy = method(taught(compose, experiences=1))
+    trained = strategy.model.head
+    assert isinstance(trained, CosineHead)
+    assert trained.scale != 1
+    strategy.before_experience(toy_stream().experience(1))
+    assert isinstance(strategy.model.head, CosineHead)
+    assert strategy.model.head.scale == 1
+    linear = method(taught(compose, "strategy.proxy=linear", experiences=1))
+    assert isinstance(linear.model.head, LinearHead)
+
+
+@pytest.mark.parametrize("proxy", ["cosine", "linear"])
+def test_either_proxy_learns(compose: Compose, proxy: str) -> None:
+    arguments = (f"strategy.proxy={proxy}", "backbone.pretrained=true", "trainer.epochs=8")
+    learner, stream, losses = taught(compose, *arguments, experiences=0), toy_stream(), []
+    learner.learn(stream.experience(0), on_step=lambda progress: losses.append(progress.loss))
+    assert losses[-1] < 0.9 * losses[0]
+    answers = learner.logits(stream.test[0]).argmax(1)
+    assert (answers.numpy() == stream.test[0].targets).all()
 
 
 def test_a_stream_that_repeats_classes_is_refused(compose: Compose) -> None:
@@ -118,3 +145,8 @@ def test_a_stream_that_repeats_classes_is_refused(compose: Compose) -> None:
 def test_values_out_of_range(argument: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{argument}=-1"):
         EASE(**{argument: -1.0})  # type: ignore[arg-type]
+
+
+def test_an_unknown_proxy() -> None:
+    with pytest.raises(ConfigurationError, match="proxy=cosin is not known"):
+        EASE(proxy="cosin")

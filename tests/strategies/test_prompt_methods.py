@@ -120,19 +120,24 @@ def test_gradients_are_clipped(compose: Compose, clip: float) -> None:
 
 
 def test_dualprompt_gives_each_image_its_own_expert(compose: Compose) -> None:
-    """What reaches the attention: image b's prefix is E[idx_b], keys as keys and values as values."""
-    strategy = dual(compose)
-    seen: list[torch.Tensor] = []
-    place = strategy.places[2]
-    place.register_forward_hook(lambda module, inputs, output: seen.append(module.slot.content))
+    """What reaches the attention: image b's prefix is E[l, :, idx_b], keys as keys and values as values."""
+    strategy = dual(compose, "strategy.general_layers=[0]", "strategy.expert_layers=[1,2,3]")
+    seen: list[list[torch.Tensor]] = [[] for _ in strategy.places]
+    for place, contents in zip(strategy.places, seen, strict=True):
+        place.register_forward_hook(
+            lambda module, inputs, output, to=contents: to.append(module.slot.content)
+        )
     strategy.choose = lambda queries: torch.tensor([1, 0, 1])  # type: ignore[method-assign]
     with torch.no_grad():
         strategy.predict(torch.randn(3, 3, 8, 8))
-    query_pass, answer_pass = seen
-    assert query_pass is None
-    for image, task in enumerate((1, 0, 1)):
-        assert torch.equal(answer_pass[image], strategy.kept_experts[task, 0])
-    assert answer_pass.shape == (3, 2, 5, 192)
+    assert all(query_pass is None for query_pass, _ in seen)
+    (_, general), *experts = seen
+    assert torch.equal(general, strategy.general[0].expand(3, 2, 5, 192))
+    assert len(experts) == 3
+    for layer, (_, answer_pass) in enumerate(experts):
+        assert answer_pass.shape == (3, 2, 5, 192)
+        for image, task in enumerate((1, 0, 1)):
+            assert torch.equal(answer_pass[image], strategy.kept_experts[task, layer])
 
 
 def test_dualprompt_finds_the_task_by_its_key(compose: Compose) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from strategies.ranpac import STRENGTHS, RanPAC
 from tests.conftest import Compose, toy_stream
 
 
-def taught(compose: Compose, *overrides: str, tasks: int = 2) -> Learner:
-    stream = toy_stream(tasks)
+def taught(
+    compose: Compose, *overrides: str, tasks: int = 2, classes: int = 4, order: Sequence[int] = ()
+) -> Learner:
+    stream = toy_stream(tasks, classes)
     small = ("strategy.projection=32", "strategy.bottleneck=0")
     learner = Learner(compose("strategy=ranpac", *small, *overrides), stream.info)
-    for index in range(tasks):
+    for index in order or range(tasks):
         learner.learn(stream.experience(index))
     return learner
 
@@ -36,6 +39,36 @@ def test_the_sums_do_not_depend_on_the_split(compose: Compose) -> None:
         torch.testing.assert_close(parts.gram, whole.gram, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(parts.cross, whole.cross, rtol=1e-4, atol=1e-6)
         assert torch.equal(parts.projection, whole.projection)
+
+
+@pytest.mark.parametrize("bottleneck", [0, 4])
+def test_the_order_of_the_later_tasks_does_not_matter(compose: Compose, bottleneck: int) -> None:
+    """The labels say which class is which. λ is chosen on the last task, so here it is the same by hand."""
+    arguments = (f"strategy.bottleneck={bottleneck}", "trainer.lr=0.1")
+    one, other = (
+        head(taught(compose, *arguments, tasks=4, classes=8, order=order))
+        for order in ((0, 1, 2, 3), (0, 3, 2, 1))
+    )
+    for each in (one, other):
+        each.solve(1.0)
+    assert torch.equal(one.projection, other.projection)
+    for name in ("gram", "cross", "weight"):
+        torch.testing.assert_close(
+            getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-5, msg=name
+        )
+
+
+def test_the_projection_keeps_its_bits_although_the_head_is_away_in_phase_1(
+    compose: Compose,
+) -> None:
+    stream = toy_stream()
+    cfg = compose("strategy=ranpac", "strategy.projection=32", "strategy.bottleneck=4")
+    learner = Learner(cfg, stream.info)
+    drawn = head(learner).projection.clone()
+    assert drawn.std() == pytest.approx(1.0, abs=0.05)
+    for index in range(2):
+        learner.learn(stream.experience(index))
+        assert torch.equal(head(learner).projection, drawn)
 
 
 def test_the_weight_is_the_joint_ridge_solution(compose: Compose) -> None:

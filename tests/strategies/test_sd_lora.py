@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cl.errors import ConfigurationError
 from cl.learner import Learner
 from cl.models.lora import ScaledLoRALayer
-from strategies.sd_lora import SDLoRA
+from strategies.sd_lora import SDLoRA, inner_products
 from tests.conftest import Compose, toy_stream
 
 
@@ -164,9 +164,61 @@ def test_the_rank_can_fall_with_the_tasks(compose: Compose) -> None:
     assert layer.A.shape[1] == layer.B.shape[2] == 1
 
 
+def repeat_the_first_direction(made: Learner, noise: float = 0.0) -> None:
+    """Make B A of the current task twice the first direction, in every layer."""
+    for layer in sd_lora(made).layers:
+        layer.A.data.copy_(layer.old_A[:, :3])
+        layer.B.data.copy_(2 * layer.old_B[:, :, :3])
+        layer.B.data += noise * torch.randn(layer.B.shape) * layer.B.abs().mean()
+
+
+@pytest.mark.parametrize("norm", ["factors", "product"])
+def test_a_direction_that_repeats_old_ones_is_distilled_into_their_magnitudes(
+    compose: Compose, norm: str
+) -> None:
+    stream = toy_stream(4, classes=8)
+    made = learner(compose, 3, 4, distil=1e-3, norm=norm)
+    strategy = sd_lora(made)
+    assert len(made.model.magnitudes) == 3, "what the tasks learned is not dependent"
+    repeat_the_first_direction(made)
+    made.model.magnitudes.data = torch.tensor([0.5, -0.4, 0.7])
+    before = made.logits(stream.test[0])
+    strategy.after_experience(stream.experience(2))
+    torch.testing.assert_close(made.model.magnitudes.data, torch.tensor([0.5 + 2 * 0.7, -0.4, 0.0]))
+    torch.testing.assert_close(made.logits(stream.test[0]), before, rtol=0, atol=1e-5)
+    made.learn(stream.experience(3))
+    assert strategy.layers[0].old_task.tolist() == [0, 0, 0, 1, 1, 1], "it is not kept"
+    assert len(made.model.magnitudes) == 3
+
+
+@pytest.mark.parametrize(("distil", "dropped"), [(0.0, False), (0.01, False), (0.5, True)])
+def test_the_residual_decides_what_is_distilled(
+    compose: Compose, distil: float, dropped: bool
+) -> None:
+    made = learner(compose, 2, distil=distil)
+    made.model.magnitudes.data.fill_(0.8)
+    repeat_the_first_direction(made, noise=0.1)
+    sd_lora(made).after_experience(toy_stream().experience(1))
+    assert (made.model.magnitudes[-1].item() == 0) == dropped
+
+
+def test_the_inner_products_are_those_of_the_matrices() -> None:
+    layer, _ = layer_with_tasks()
+    changes = [
+        layer.old_B[:, :, layer.old_task == task] @ layer.old_A[:, layer.old_task == task]
+        for task in range(2)
+    ]
+    matrices = torch.stack([*changes, layer.B @ layer.A]).flatten(1).double()
+    torch.testing.assert_close(inner_products(layer, 2), matrices @ matrices.T)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"norm": "l1"}, "norm=l1"), ({"reduced_ranks": {3: 0}}, "reduced_ranks: 3: 0")],
+    [
+        ({"distil": 1.0}, "distil=1.0"),
+        ({"norm": "l1"}, "norm=l1"),
+        ({"reduced_ranks": {3: 0}}, "reduced_ranks: 3: 0"),
+    ],
 )
 def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

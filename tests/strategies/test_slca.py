@@ -14,8 +14,10 @@ from tests.conftest import Compose, toy_stream
 SMALL = ("strategy.alignment_samples=16", "strategy.alignment_epochs=2")
 
 
-def taught(compose: Compose, *overrides: str, experiences: int = 2, tasks: int = 2) -> Learner:
-    stream = toy_stream(tasks)
+def taught(
+    compose: Compose, *overrides: str, experiences: int = 2, tasks: int = 2, classes: int = 4
+) -> Learner:
+    stream = toy_stream(tasks, classes)
     learner = Learner(compose("strategy=slca", *SMALL, *overrides), stream.info)
     for index in range(experiences):
         learner.learn(stream.experience(index))
@@ -28,9 +30,19 @@ def method(learner: Learner) -> SLCA:
 
 
 def test_older_means_are_drawn_in(compose: Compose) -> None:
-    strategy = method(taught(compose, experiences=4, tasks=4))
-    expected = torch.tensor([0.925, 0.95, 0.975, 1.0])
+    strategy = method(taught(compose, experiences=4, tasks=4, classes=8))
+    expected = torch.tensor([0.925, 0.95, 0.975, 1.0]).repeat_interleave(2)
     torch.testing.assert_close(strategy.mean_scale(3), expected)
+
+
+def test_tasks_of_one_class_are_aligned_from_a_head_of_zeros(compose: Compose) -> None:
+    """Cross-entropy over one class teaches nothing; the norm of zeros must not have an infinite gradient."""
+    learner = taught(compose, experiences=4, tasks=4)
+    assert not method(learner).trained_weight.any()
+    assert (learner.model.head.weight.norm(dim=1) > 0).all()
+    assert learner.model.head.weight.norm() < 100
+    for test in toy_stream(4).test:
+        assert learner.logits(test).isfinite().all()
 
 
 def test_the_normalised_logits_are_the_formula_and_forget_the_scale(compose: Compose) -> None:
@@ -40,6 +52,17 @@ def test_the_normalised_logits_are_the_formula_and_forget_the_scale(compose: Com
     expected = 10 * logits / torch.tensor([[3.0], [2.0]])
     torch.testing.assert_close(strategy.normalise(logits), expected)
     torch.testing.assert_close(strategy.normalise(3 * logits), expected)
+
+
+def test_logits_of_zero_have_a_finite_gradient(compose: Compose) -> None:
+    strategy = method(taught(compose, experiences=0))
+    strategy.tasks = torch.tensor([0, 0, 1])
+    logits = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    normalised = strategy.normalise(logits)
+    torch.testing.assert_close(normalised, 10 * logits / torch.tensor([[2.5], [1.0]]))
+    (gradient,) = torch.autograd.grad(normalised[:, 2].sum(), logits)
+    torch.testing.assert_close(gradient[:, 2], torch.tensor([4.0, 10.0]))
+    assert gradient.isfinite().all()
 
 
 def test_the_first_experience_is_not_aligned(compose: Compose) -> None:

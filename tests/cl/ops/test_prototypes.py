@@ -41,6 +41,14 @@ def test_with_one_measured_class_its_prototype_is_taken() -> None:
         torch.testing.assert_close(filled[c, 2], random_prototypes()[5, 2])
 
 
+def test_without_temperature_an_equal_classs_prototype_is_taken() -> None:
+    W = random_prototypes()
+    W[3, 0] = 2 * W[1, 0]  # class 3 of task 1 looks like class 1 of task 0 in subspace 0
+    filled = synthesise(W, TASKS, temperature=1e-4)
+    torch.testing.assert_close(filled[1, 1], W[3, 1])
+    assert not torch.allclose(synthesise(W, TASKS)[1, 1], W[3, 1], atol=0.1)
+
+
 def test_class_means_of_several_features_at_once() -> None:
     features = torch.tensor([[[1.0], [3.0], [5.0]], [[2.0], [4.0], [0.0]]])
     means = class_means(features, torch.tensor([2, 2, 0]), 3)

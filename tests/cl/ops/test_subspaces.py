@@ -80,6 +80,10 @@ def test_similarity_of_a_layer_that_is_not_square_looks_at_the_first_entries() -
 def test_shares_follow_the_importance_and_stay_at_most_one() -> None:
     shares = retained_shares(torch.tensor([1.0, 0.5]), lowest=0.1, target=0.8)
     torch.testing.assert_close(shares, torch.tensor([1.0, 0.1 + 0.7 * 2 / 3]))
+    shares = retained_shares(torch.tensor([1.0, 0.5]), lowest=0.0, target=0.5)
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]))
+    shares = retained_shares(torch.tensor([1.0, 0.5, -0.5]), lowest=0.1, target=0.8)
+    torch.testing.assert_close(shares, torch.tensor([1.0, 0.8, 0.1]), msg="the mean of 1, ½ and 0")
     shares = retained_shares(torch.tensor([0.6, -3.0]), lowest=0.2, target=0.4)
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.2]), msg="negative counts as none")
     shares = retained_shares(torch.tensor([-1.0, 0.0]), lowest=0.1, target=0.8)
@@ -147,3 +151,27 @@ def test_rows_turned_into_the_null_space_keep_their_length() -> None:
     torch.testing.assert_close(turned.norm(dim=-1), rows.norm(dim=-1))
     inside = into_null_space(turned, old)
     torch.testing.assert_close(inside, turned, msg="rows that are there already stay")
+
+
+def test_keeping_the_basis_or_its_complement_gives_the_same_projection() -> None:
+    """The official code of InfLoRA stores the complement C, d × (d − k), where k > d/2, and shrinks it."""
+    torch.manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(6, 6).double()).Q
+    M, C = Q[:, :4], Q[:, 4:]
+    x = torch.randn(6, 9).double()
+    H, coverage = x @ x.T, 0.95
+    total = H.square().sum()
+
+    U, values, _ = torch.linalg.svd(C @ C.T @ H)
+    left, removed = values.square().sum() / total, 0
+    while left >= 1 - coverage:
+        left -= values[removed] ** 2 / total
+        removed += 1
+    assert removed == 1, "one of the two directions left is taken"
+    smaller = torch.linalg.svd(C - U[:, :removed] @ U[:, :removed].T @ C).U[:, : 2 - removed]
+
+    larger = extend_basis(M, H, coverage)
+    assert larger.shape == (6, 5)
+    torch.testing.assert_close(
+        larger @ larger.T, torch.eye(6).double() - smaller @ smaller.T, rtol=0, atol=1e-10
+    )
