@@ -62,7 +62,7 @@ def table(programs: list[Found]) -> list[str]:
     for found in programs:
         name = f"`{found['program']}`"
         for claim in found["claims"]:
-            rows.append([name, claim["text"], *outcome(claim), conditions(found)])
+            rows.append([name, claim["text"], *outcome(claim), conditions(found, claim)])
         if not found["claims"]:
             rows.append([name, *[""] * 4, conditions(found)])
     return [f"| {' | '.join(row)} |" for row in rows]
@@ -77,11 +77,13 @@ def outcome(claim: Found) -> list[str]:
     return [value, f"{sign} {claim['target']:g}", "yes" if claim["met"] else "no"]
 
 
-def conditions(found: Found) -> str:
-    """Repetitions, hardware and date."""
+def conditions(found: Found, claim: Found | None = None) -> str:
+    """Rounds, hardware and date of a program, or of one of its claims."""
     if not found["claims"]:
         return "not yet"
-    return f"{found['repetitions']} rounds, {machine(found)}, {found['date'][:10]}"
+    rounds = (claim or {}).get("rounds") or found["repetitions"]
+    many = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return f"{many}, {machine(found)}, {found['date'][:10]}"
 
 
 def steps_table(steps: Found) -> list[str]:

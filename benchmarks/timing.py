@@ -25,12 +25,16 @@ Seconds = dict[str, list[float]]
 
 
 class Claim(NamedTuple):
-    """What is measured and what it should be; target None: it is only reported."""
+    """What is measured and what it should be; target None: it is only reported.
+
+    rounds: over how many, if not over the program's `repetitions`.
+    """
 
     text: str
     value: float
     target: float | None = None
     at_least: bool = False
+    rounds: int | None = None
 
     @property
     def met(self) -> bool | None:
