@@ -37,7 +37,7 @@ def check(file: Path, program: str, claims: int) -> dict[str, Any]:
     assert content["quick"] is True
     assert len(content["claims"]) == claims
     for claim in content["claims"]:
-        assert claim.keys() == {"text", "value", "target", "at_least", "met"}
+        assert claim.keys() == {"text", "value", "target", "at_least", "rounds", "met"}
         assert math.isfinite(claim["value"])
         assert (claim["met"] is None) == (claim["target"] is None)
     assert content["seconds"]
