@@ -92,7 +92,8 @@ class SDLoRA(Strategy):
     @torch.no_grad()
     def drop_if_dependent(self) -> None:
         """If the new direction is nearly a combination of the old ones, let their magnitudes carry it."""
-        G = torch.stack([inner_products(layer, self.directions) for layer in self.layers]).sum(0)
+        old = self.directions
+        G = torch.stack([inner_products(layer, old) for layer in self.layers]).sum(0)
         coefficients = torch.linalg.pinv(G[:-1, :-1], hermitian=True) @ G[:-1, -1]  # least squares
         residual = (G[-1, -1] - coefficients @ G[:-1, -1]).clamp(min=0).sqrt()
         if residual <= self.distil * G[-1, -1].sqrt():

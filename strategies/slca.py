@@ -115,10 +115,11 @@ class SLCA(Strategy):
     def normalise(self, logits: Tensor) -> Tensor:
         """Logits of every image divided by the mean over tasks of the length of the task's logits.
 
-        A cross-entropy over one class teaches nothing, so the row of a task of one class may still be zero:
-        `vector_norm` has the gradient 0 there, and an image whose logits are all zero is not divided.
+        A cross-entropy over one class teaches nothing, so the row of a task of one class may still be zero.
+        A root has no gradient there: such a length is a constant, and an image of zeros only is not divided.
         """
-        parts = [logits[:, self.tasks == task] for task in self.tasks.unique()]
-        lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
-        norm = lengths.mean(0)[:, None]
+        squares = logits.new_zeros(len(logits), int(self.tasks.max()) + 1)
+        squares = squares.index_add(1, self.tasks, logits.square())
+        lengths = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+        norm = lengths.mean(1, keepdim=True)
         return logits / torch.where(norm > 0, norm, 1.0) / self.temperature

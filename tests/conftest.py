@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,13 @@ def toy_images(count: int, classes: int, seed: int) -> ArrayDataset:
     return ArrayDataset.of(images, labels)
 
 
-def toy_stream(tasks: int = 2, classes: int = 4, images: int = 48) -> Stream:
-    """A class-incremental stream of a few dozen toy images."""
+def toy_stream(
+    tasks: int = 2, classes: int = 4, images: int = 48, order: Sequence[int] | None = None
+) -> Stream:
+    """A class-incremental stream of a few dozen toy images. order: of the classes, if not 0, 1, 2 …"""
     names = [f"class {index}" for index in range(classes)]
     train, test = toy_images(images, classes, 0), toy_images(images // 2, classes, 1)
-    return class_incremental("toy", train, test, names, tasks, range(classes))
+    return class_incremental("toy", train, test, names, tasks, order or range(classes))
 
 
 Compose = Callable[..., DictConfig]

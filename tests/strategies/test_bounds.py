@@ -9,7 +9,6 @@ import torch
 from cl.data import ArrayDataset
 from cl.errors import ConfigurationError
 from cl.learner import Learner
-from cl.stream import class_incremental
 from strategies.frozen import Frozen
 from strategies.joint import Joint
 from strategies.naive import Naive
@@ -55,9 +54,7 @@ def test_joint_training_does_not_depend_on_the_order_of_the_tasks(compose: Compo
     recipe = ("trainer.batch_size=64", "trainer.optimizer=sgd", "trainer.lr=1e-2")
     found = []
     for order in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 1, 0, 2]):
-        stream = class_incremental(
-            "toy", toy_images(48, 4, 0), toy_images(24, 4, 1), list("abcd"), 2, order
-        )
+        stream = toy_stream(order=order)
         learner = Learner(compose("strategy=joint", *recipe, "trainer.epochs=4"), stream.info)
         for index in range(2):
             learner.learn(stream.experience(index))

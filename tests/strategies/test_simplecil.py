@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from cl.learner import Learner
-from cl.stream import class_incremental
 from tests.conftest import Compose, toy_images, toy_stream
 
 
@@ -24,9 +23,7 @@ def test_the_result_does_not_depend_on_the_order_of_the_classes(compose: Compose
     """The same accuracy exactly: the same class for every image."""
     answers = []
     for order in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 1, 0, 2]):
-        stream = class_incremental(
-            "toy", toy_images(48, 4, 0), toy_images(24, 4, 1), list("abcd"), 2, order
-        )
+        stream = toy_stream(order=order)
         learner = Learner(compose("strategy=simplecil"), stream.info)
         for index in range(2):
             learner.learn(stream.experience(index))
