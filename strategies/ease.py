@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.errors import require, require_one_of
-from cl.models.adapters import BARE, adapters_of, inject_adapters
+from cl.models.adapters import BARE, adapters_of, inject_adapters, reset_adapters
 from cl.models.heads import CosineHead, LinearHead
 from cl.models.model import Model
 from cl.models.slots import encode_slots
@@ -76,8 +76,7 @@ class EASE(Strategy):
         self.model.head = self.proxy(self.model.features)  # anew for every task
         self.grow_head(experience)
         self.tasks = F.pad(self.tasks, (0, len(experience.classes)), value=experience.index)
-        for adapter in adapters_of(self.model):
-            adapter.reset(self.generator("adapter", experience.index))
+        reset_adapters(self.model, self.generator("adapter", experience.index))
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:

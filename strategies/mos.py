@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cl.data import Batch
 from cl.errors import require, require_one_of
-from cl.models.adapters import BARE, adapters_of, inject_adapters
+from cl.models.adapters import BARE, adapters_of, inject_adapters, reset_adapters
 from cl.models.heads import PrototypeHead
 from cl.models.model import Model
 from cl.models.slots import encode_own_slot, encode_slots
@@ -101,8 +101,7 @@ class MOS(Strategy):
         self.grow_head(experience)
         self.tasks = F.pad(self.tasks, (0, len(experience.classes)), value=experience.index)
         if experience.index == 0:
-            for adapter in adapters_of(self.model):
-                adapter.reset(self.generator("adapter"))
+            reset_adapters(self.model, self.generator("adapter"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         adapters = adapters_of(self.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from cl.errors import require, require_one_of
-from cl.models.adapters import inject_adapters
+from cl.models.adapters import inject_adapters, reset_adapters
 from cl.models.model import Model
 from cl.strategy import ParameterGroup, Strategy, backbone_and_head
 from cl.stream import StreamInfo
@@ -42,8 +42,8 @@ class Naive(Strategy):
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         if self.bottleneck:
-            for adapter in inject_adapters(model.backbone, self.bottleneck):
-                adapter.reset(self.generator("adapter"))
+            inject_adapters(model.backbone, self.bottleneck)
+            reset_adapters(model, self.generator("adapter"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return backbone_and_head(self.model, self.backbone_factor)

@@ -161,6 +161,12 @@ def adapters_of(module: nn.Module) -> list[Adapter]:
     return [layer for layer in module.modules() if isinstance(layer, Adapter)]
 
 
+def reset_adapters(module: nn.Module, generator: Generator) -> None:
+    """Start the adapters of a module anew, each with numbers of its own."""
+    for adapter in adapters_of(module):
+        adapter.reset(generator)
+
+
 def features_of_slots(backbone: nn.Module, images: Tensor, slots: Sequence[int]) -> Tensor:
     """The features of every image through every one of `slots`: slots × B × features.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Generator
 
-from cl.models.adapters import adapters_of
+from cl.models.adapters import adapters_of, reset_adapters
 from cl.models.heads import CosineHead
 from cl.models.model import Head, Model
 
@@ -15,8 +15,7 @@ def begin_first_session(model: Model, classes: int, generator: Callable[[str], G
     """Start the adapters anew, with a cosine head for them to learn with; returns the model's own head."""
     own, model.head = model.head, CosineHead(model.features)
     model.head.grow(classes, generator("head"))
-    for adapter in adapters_of(model):
-        adapter.reset(generator("adapter"))
+    reset_adapters(model, generator("adapter"))
     return own
 
 

@@ -16,6 +16,7 @@ from cl.models.adapters import (
     features_of_own_slot,
     features_of_slots,
     inject_adapters,
+    reset_adapters,
 )
 from cl.models.export import merged_state
 
@@ -66,6 +67,14 @@ def test_a_fresh_adapter_adds_exactly_nothing() -> None:
         assert adapter.get_parameter("down").abs().max() <= 24**-0.5
         assert adapter.get_parameter("down").abs().min() > 0
     assert torch.equal(model(IMAGES), before)
+
+
+def test_each_block_starts_with_numbers_of_its_own() -> None:
+    model = vit()
+    adapters = inject_adapters(model, bottleneck=4)
+    reset_adapters(model, torch.Generator().manual_seed(0))
+    first, second = (adapter.get_parameter("down").detach() for adapter in adapters[:2])
+    assert not torch.isclose(first, second).any()
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, 0.9), (12, 0.282430), (13, 0.254187)])
