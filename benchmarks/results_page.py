@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +14,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 PUBLISHED = ROOT / "benchmarks" / "published.json"
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+STEP_COST = RESULTS / "step_cost.json"
+STEP = re.compile(r"(time|passes) per step over naive's, (\w+)")
 LEFT_OUT = ("avalanche", "custom")
 """Configurations that stand for several methods, or for none."""
 
@@ -36,6 +39,8 @@ class Table:
     seeds: tuple[int, ...]
     title: str = ""
     text: str = ""
+    steps: bool = False
+    """Whether `step_cost.py` times this backbone: its two columns then stand in the table."""
 
     @property
     def overrides(self) -> list[str]:
@@ -62,6 +67,7 @@ TABLES = {
         (0, 1, 2),
         "`nano`, 32 pixels",
         "The first 100 training and the first 20 test images of each class of CIFAR-100.",
+        steps=True,
     ),
     "cifar100_vit_tiny": Table(
         part_of_cifar(50, 20),
@@ -132,7 +138,8 @@ def load(file: Path) -> list[Cell]:
 
 def write_document() -> None:
     """Bring docs/results.md up to date with the stored cells."""
-    update_document(DOCUMENT, generated(load_tables(), json.loads(PUBLISHED.read_text())))
+    published, steps = json.loads(PUBLISHED.read_text()), json.loads(STEP_COST.read_text())
+    update_document(DOCUMENT, generated(load_tables(), published, steps))
 
 
 def load_tables() -> dict[str, list[Cell]]:
@@ -140,54 +147,70 @@ def load_tables() -> dict[str, list[Cell]]:
     return {name: load(RESULTS / f"{name}.json") for name in TABLES}
 
 
-def generated(tables: dict[str, list[Cell]], published: dict[str, Any]) -> str:
-    """The part of the document that follows from the stored cells."""
+def generated(
+    tables: dict[str, list[Cell]], published: dict[str, Any], steps: dict[str, Any]
+) -> str:
+    """The part of the document that follows from the stored cells and the times of the steps."""
     lines: list[str] = []
+    costs = step_costs(steps["claims"])
     for name, cells in tables.items():
         table = TABLES[name]
         cells = [cell for cell in cells if cell["overrides"] == table.overrides]
         lines += [f"## {table.title}", "", f"{table.text} `{' '.join(table.overrides)}`", ""]
         lines += [conditions(cells) if cells else "No cell has run yet.", ""]
-        lines += [*results_table(cells, published["figures"]), ""]
+        if table.steps:
+            when = f"{steps['repetitions']} rounds, {machine(steps)}, {steps['date'][:10]}"
+            lines += [f"Time and passes per step: `benchmarks/step_cost.py`, {when}.", ""]
+        lines += [*results_table(cells, published["figures"], costs if table.steps else {}), ""]
     lines += ["## Published figures", "", *published_table(published["figures"]), ""]
     lines += ["## Order", "", *orders_table(tables, published["orders"]), ""]
     return "\n".join(lines)
 
 
-def results_table(cells: list[Cell], figures: list[dict[str, Any]]) -> list[str]:
+def step_costs(claims: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of each strategy "time" and "passes" of a step, both over naive fine-tuning's."""
+    found: dict[str, dict[str, float]] = {}
+    for claim in claims:
+        match = STEP.fullmatch(claim["text"])
+        assert match is not None, claim["text"]
+        found.setdefault(match[2], {})[match[1]] = claim["value"]
+    return found
+
+
+def results_table(
+    cells: list[Cell], figures: list[dict[str, Any]], costs: dict[str, dict[str, float]]
+) -> list[str]:
     """A row per strategy: measured figures, costs, and beside them the published one."""
     header = ["strategy", "seeds", *COLUMNS.values(), "trainable parameters", "stored numbers"]
-    header += ["training s", "evaluation s", "time per step ÷ naive"]
+    header += ["training s", "evaluation s"]
+    header += ["time per step ÷ naive", "passes per step ÷ naive"] if costs else []
     header += ["published: last", "average", "backbone", "protocol"]
     rows = [header, ["---"] * len(header)]
-    base = step_seconds([cell for cell in cells if cell["strategy"] == "naive"])
     for name in strategies():
         runs = [cell for cell in cells if cell["strategy"] == name]
         figure = closest(name, figures)
-        rows.append([f"`{name}`", *measured(runs, base), *beside(figure)])
+        steps = per_step(costs.get(name, {})) if costs else []
+        rows.append([f"`{name}`", *measured(runs), *steps, *beside(figure)])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def measured(runs: list[Cell], base: float | None) -> list[str]:
+def measured(runs: list[Cell]) -> list[str]:
     """The cells of a row; empty ones if nothing has run."""
     if not runs:
-        return [""] * (len(COLUMNS) + 6)
+        return [""] * (len(COLUMNS) + 5)
     shown = [", ".join(str(cell["seed"]) for cell in runs)]
     shown += [spread([cell[name] for cell in runs if name in cell]) for name in COLUMNS]
     shown += [
         f"{mean(cell[n] for cell in runs):,.0f}" for n in ("trainable_parameters", "stored_numbers")
     ]
-    shown += [
+    return shown + [
         f"{mean(cell[n] for cell in runs):.0f}" for n in ("training_seconds", "evaluation_seconds")
     ]
-    own = step_seconds(runs)
-    return [*shown, "–" if own is None else f"{own / base:.2f}" if base else ""]
 
 
-def step_seconds(runs: list[Cell]) -> float | None:
-    """Seconds of training per step, with all that a method does besides; None if it takes no steps."""
-    steps = sum(cell["steps"] for cell in runs)
-    return sum(cell["training_seconds"] for cell in runs) / steps if steps else None
+def per_step(cost: dict[str, float]) -> list[str]:
+    """Time and passes of a step; – for a method that took none where they were measured."""
+    return [f"{cost[name]:.2f}" if cost else "–" for name in ("time", "passes")]
 
 
 def closest(strategy: str, figures: list[dict[str, Any]]) -> dict[str, Any]:

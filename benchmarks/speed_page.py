@@ -9,7 +9,6 @@ plot of growth.py beside it. A program that has not run in full is listed withou
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -31,7 +30,6 @@ PROGRAMS = (
     "wandb_cost",
     "startup",
 )
-STEP = re.compile(r"(time|passes) per step over naive's, (\w+)")
 
 Found = dict[str, Any]
 
@@ -40,7 +38,7 @@ def main() -> None:
     """Write the page."""
     if PLOT.exists():
         shutil.copy(PLOT, DOCUMENT.with_name(PLOT.name))
-    update_document(DOCUMENT, generated([load(name) for name in PROGRAMS], load("step_cost")))
+    update_document(DOCUMENT, generated([load(name) for name in PROGRAMS]))
 
 
 def load(name: str) -> Found:
@@ -49,11 +47,9 @@ def load(name: str) -> Found:
     return json.loads(file.read_text()) if file.exists() else {"program": name, "claims": []}
 
 
-def generated(programs: list[Found], steps: Found) -> str:
+def generated(programs: list[Found]) -> str:
     """The part of the page that follows from the files."""
-    lines = ["## Claims", "", *table(programs), "", "## Steps of all strategies", ""]
-    lines += [f"`benchmarks/step_cost.py`: {conditions(steps)}", "", *steps_table(steps), ""]
-    return "\n".join(lines)
+    return "\n".join(["## Claims", "", *table(programs), ""])
 
 
 def table(programs: list[Found]) -> list[str]:
@@ -84,20 +80,6 @@ def conditions(found: Found, claim: Found | None = None) -> str:
     rounds = (claim or {}).get("rounds") or found["repetitions"]
     many = "1 round" if rounds == 1 else f"{rounds} rounds"
     return f"{many}, {machine(found)}, {found['date'][:10]}"
-
-
-def steps_table(steps: Found) -> list[str]:
-    """For each strategy the time and the passes of a step, both over naive's."""
-    rows: dict[str, dict[str, float]] = {}
-    for claim in steps["claims"]:
-        match = STEP.fullmatch(claim["text"])
-        assert match is not None, claim["text"]
-        rows.setdefault(match[2], {})[match[1]] = claim["value"]
-    lines = ["| strategy | time ÷ naive | passes ÷ naive | time ÷ passes |", "|---|---|---|---|"]
-    for name, row in sorted(rows.items()):
-        time, passes = row["time"], row["passes"]
-        lines.append(f"| `{name}` | {time:.2f} | {passes:.2f} | {time / passes:.2f} |")
-    return lines
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +26,8 @@ from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
 from cl.data.cache import create_cache
-from cl.errors import require, suggest
+from cl.errors import ConfigurationError, require, suggest
+from cl.experience import Experience, StreamInfo
 from cl.instantiate import build, check_trust
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
@@ -35,7 +35,6 @@ from cl.models.model import Model
 from cl.parallel import Ranks
 from cl.random import derive_seed
 from cl.strategy import Hooks, Plugin, Strategy
-from cl.stream import Experience, StreamInfo
 from cl.training import Progress, Training, count_steps, create_fabric
 
 TRUSTED = ("cl", "strategies")
@@ -123,7 +122,12 @@ class Learner:
         on_step: called after every step. midway: what `save_midway` wrote in this experience; the learner
         must be as it was before it.
         """
-        experience = data if isinstance(data, Experience) else self.experience(data, labels)
+        if isinstance(data, Experience):
+            experience = data
+        elif labels is None:
+            raise ConfigurationError("learn(images, labels): labels are missing.")
+        else:
+            experience = Experience.of(data, labels, self.class_names, self.experiences)
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
         self.class_names = experience.names
@@ -145,23 +149,6 @@ class Learner:
         self.model.weights_changed()
         self.experiences = experience.index + 1
         return steps
-
-    def experience(self, images: Array, labels: Sequence[str] | Array | None) -> Experience:
-        """The next experience, of images and labels (names, or numbers that stand for names)."""
-        require(labels is not None, "learn(images, labels): labels are missing.")
-        names = [str(label) for label in np.asarray(labels)]
-        known = {name: index for index, name in enumerate(self.class_names)}
-        new = [name for name in dict.fromkeys(names) if name not in known]
-        known |= {name: len(known) + index for index, name in enumerate(new)}
-        numbers = np.array([known[name] for name in names], dtype=np.int64)
-        classes = tuple(int(label) for label in np.unique(numbers))
-        return Experience(
-            index=self.experiences,
-            train=ArrayDataset.of(images, numbers),
-            new_classes=tuple(known[name] for name in new),
-            classes=classes,
-            names=(*self.class_names, *new),
-        )
 
     def _train(
         self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None

@@ -13,6 +13,7 @@ from cl.data.arrays import Array, ArrayDataset
 from cl.data.datasets import DataCard, DataSet, stratified_split
 from cl.data.unlabelled import Unlabelled
 from cl.errors import DataError, require
+from cl.experience import Experience, StreamInfo
 
 __all__ = [
     "SCENARIOS",
@@ -30,43 +31,6 @@ __all__ = [
 
 SCENARIOS = ("class-incremental", "task-incremental", "domain-incremental", "blurry")
 """What a stream may be. "blurry": the classes of earlier experiences come back, without a task label."""
-
-
-@dataclass(frozen=True)
-class Experience:
-    """What a learner sees of one task; nothing of the tasks before and after it.
-
-    index: 0 for the first. train: the training data; its labels number the classes in their order of
-    arrival; `Unlabelled` where the learner must do without. new_classes: labels that appear for the first
-    time. classes: all labels of this experience. names: the names of the classes seen. task: the task label,
-    only in task-incremental streams.
-    """
-
-    index: int
-    train: ArrayDataset
-    new_classes: tuple[int, ...]
-    classes: tuple[int, ...]
-    names: tuple[str, ...]
-    task: int | None = None
-
-    @property
-    def seen(self) -> int:
-        """How many classes have appeared so far."""
-        return len(self.names)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the training images have labels; if not, `classes` is empty."""
-        return not isinstance(self.train, Unlabelled)
-
-
-@dataclass(frozen=True)
-class StreamInfo:
-    """What may be known of a stream beforehand: no images, and no class that is still to come."""
-
-    name: str
-    scenario: str
-    experiences: int
 
 
 @dataclass(frozen=True)

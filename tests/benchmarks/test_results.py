@@ -18,6 +18,15 @@ from tests.conftest import toy_images
 
 TABLE = results_page.TABLES["cifar100_nano"]
 PUBLISHED = json.loads(results_page.PUBLISHED.read_text())
+STEPS = {
+    "claims": [
+        {"text": "time per step over naive's, lwf", "value": 1.5},
+        {"text": "passes per step over naive's, lwf", "value": 1.25},
+    ],
+    "repetitions": 3,
+    "hardware": {"device": "cpu", "cpu": "toy", "threads": 1},
+    "date": "2026-01-02T03:04:05",
+}
 
 
 def cell(strategy: str, seed: int = 0, accuracy: float = 0.5, **other: Any) -> Cell:
@@ -48,24 +57,23 @@ def test_costs_are_read_from_the_events() -> None:
 
 def test_a_row_has_the_figures_and_what_has_not_run_is_empty() -> None:
     cells = [cell("naive"), cell("lwf", 0, 0.4, training_seconds=6.0), cell("lwf", 1, 0.5)]
-    lines = results_page.results_table(cells, PUBLISHED["figures"])
+    lines = results_page.results_table(cells, PUBLISHED["figures"], {})
     lwf, mos = row(lines, "lwf"), row(lines, "mos")
     assert lwf[:3] == ["`lwf`", "0, 1", "45.0 ± 7.1"]
-    assert lwf[6:12] == ["", "12,345", "678", "5", "5", "1.25"], (
-        "ten seconds in forty steps, naive 4 in 20"
-    )
-    assert mos[1:12] == [""] * 11
-    assert mos[12:14] == ["89.25", "93.3"], "the published figure stands there nevertheless"
+    assert lwf[6:11] == ["", "12,345", "678", "5", "5"]
+    assert mos[1:11] == [""] * 10
+    assert mos[11:13] == ["89.25", "93.3"], "the published figure stands there nevertheless"
     assert len({len(line.split("|")) for line in lines}) == 1
     assert set(results_page.strategies()) >= {"naive", "mos", "ranpac"}
     assert "custom" not in results_page.strategies()
 
 
-def test_a_method_without_steps_has_no_time_per_step() -> None:
-    lines = results_page.results_table([cell("naive"), cell("simplecil", steps=0)], [])
-    assert row(lines, "simplecil")[11] == "–"
-    assert row(lines, "naive")[11] == "1.00"
-    assert row(results_page.results_table([cell("ewc")], []), "ewc")[11] == "", "naive has not run"
+def test_time_per_step_beside_the_passes_that_explain_it() -> None:
+    costs = results_page.step_costs(STEPS["claims"])
+    lines = results_page.results_table([cell("lwf"), cell("simplecil", steps=0)], [], costs)
+    assert row(lines, "lwf")[11:13] == ["1.50", "1.25"]
+    assert row(lines, "simplecil")[11:13] == ["–", "–"], "it takes no steps"
+    assert len({len(line.split("|")) for line in lines}) == 1
 
 
 def test_the_published_figure_of_ten_tasks_goes_first() -> None:
@@ -112,13 +120,14 @@ def test_the_hand_written_part_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_document_has_every_part() -> None:
     text = results_page.generated(
-        {"cifar100_nano": [cell("naive")], "cifar100_vit_tiny": []}, PUBLISHED
+        {"cifar100_nano": [cell("naive")], "cifar100_vit_tiny": []}, PUBLISHED, STEPS
     )
+    assert "`benchmarks/step_cost.py`, 3 rounds, cpu (toy, 1 threads), 2026-01-02" in text
     assert "No cell has run yet." in text
     assert "first 100 training and the first 20 test images" in text
     assert "`simplecil` < `aper`" in text
     foreign = results_page.generated(
-        {"cifar100_nano": [cell("naive", overrides=["other"])]}, PUBLISHED
+        {"cifar100_nano": [cell("naive", overrides=["other"])]}, PUBLISHED, STEPS
     )
     assert "No cell has run yet." in foreign, "cells of another protocol are not mixed in"
 
@@ -132,6 +141,8 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(results, "run", run)
     monkeypatch.setattr(results_page, "DOCUMENT", tmp_path / "results.md")
+    monkeypatch.setattr(results_page, "STEP_COST", tmp_path / "steps.json")
+    results_page.STEP_COST.write_text(json.dumps(STEPS))
     file, table = tmp_path / "toy.json", Table(TABLE.stream, TABLE.backbone, (0, 1))
     results.fill(file, table, ["naive", "broken"])
     assert ran == [("naive", 0), ("broken", 0), ("naive", 1), ("broken", 1)]

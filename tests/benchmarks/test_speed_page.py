@@ -36,18 +36,8 @@ def test_a_row_per_claim_with_its_verdict() -> None:
     ]
 
 
-def test_time_beside_the_passes_that_explain_it() -> None:
-    steps = found(
-        "step_cost",
-        claim("time per step over naive's, lwf", 1.5),
-        claim("passes per step over naive's, lwf", 1.25),
-    )
-    assert speed_page.steps_table(steps)[2:] == ["| `lwf` | 1.50 | 1.25 | 1.20 |"]
-    assert "| `lwf` |" in speed_page.generated([], steps)
-
-
 def test_what_the_programs_wrote_can_be_shown() -> None:
     """The files in the repository, whichever there are."""
     programs = [speed_page.load(name) for name in speed_page.PROGRAMS]
-    text = speed_page.generated(programs, speed_page.load("step_cost"))
+    text = speed_page.generated(programs)
     assert all(f"`{name}`" in text for name in speed_page.PROGRAMS)

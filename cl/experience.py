@@ -1,0 +1,65 @@
+"""An experience: what a learner sees of one task of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cl.data.arrays import Array, ArrayDataset
+from cl.data.unlabelled import Unlabelled
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What a learner sees of one task; nothing of the tasks before and after it.
+
+    index: 0 for the first. train: the training data; its labels number the classes in their order of
+    arrival; `Unlabelled` where the learner must do without. new_classes: labels that appear for the first
+    time. classes: all labels of this experience. names: the names of the classes seen. task: the task label,
+    only in task-incremental streams.
+    """
+
+    index: int
+    train: ArrayDataset
+    new_classes: tuple[int, ...]
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    task: int | None = None
+
+    @classmethod
+    def of(
+        cls, images: Array, labels: Sequence[str] | Array, known: Sequence[str], index: int
+    ) -> Experience:
+        """Of images and as many labels: names, or numbers that stand for names. known: the classes so far."""
+        given = [str(label) for label in np.asarray(labels)]
+        names = tuple(dict.fromkeys((*known, *given)))
+        number = {name: label for label, name in enumerate(names)}
+        targets = np.array([number[name] for name in given], dtype=np.int64)
+        return cls(
+            index,
+            ArrayDataset.of(images, targets),
+            new_classes=tuple(range(len(known), len(names))),
+            classes=tuple(int(label) for label in np.unique(targets)),
+            names=names,
+        )
+
+    @property
+    def seen(self) -> int:
+        """How many classes have appeared so far."""
+        return len(self.names)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the training images have labels; if not, `classes` is empty."""
+        return not isinstance(self.train, Unlabelled)
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What may be known of a stream beforehand: no images, and no class that is still to come."""
+
+    name: str
+    scenario: str
+    experiences: int
