@@ -13,8 +13,11 @@ from cl.models.first_session import begin_first_session, end_first_session
 from cl.models.heads import PrototypeHead
 from cl.models.model import Model
 from cl.models.slots import encode_slots
+from cl.models.tuning import inject_scale_shift, inject_visual_prompts, sharing_copy
 from cl.strategy import Strategy
 from cl.stream import Experience, StreamInfo
+
+ADAPTATIONS = ("adapter", "ssf", "vpt_shallow", "vpt_deep", "finetune")
 
 
 class APER(Strategy):
@@ -25,9 +28,10 @@ class APER(Strategy):
     P_c the mean of Φ over the un-augmented training images of class c. It is one cosine of the whole
     vector, not the sum of two, so the branch with the longer features counts for more.
 
-    adaptation: "adapter" trains bottleneck adapters in a ViT; "finetune" trains a copy of the whole
-    backbone, which may be any. bottleneck, scale, dropout: of the adapters. Stored: the adapters or the
-    copy, once, and 2 × features numbers per class.
+    adaptation: what is trained: in a ViT "adapter" (bottleneck adapters), "ssf" (a scale and a shift for
+    every layer's output), "vpt_shallow" or "vpt_deep" (visual prompts); "finetune" trains a copy of the
+    whole backbone, which may be any. bottleneck, scale, dropout: of the adapters. prompts: how many, in
+    each layer if deep. Stored: what was trained, once, and 2 × features numbers per class.
     """
 
     cost = "less: after the first task one pass, no steps; at test two"
@@ -39,17 +43,25 @@ class APER(Strategy):
         bottleneck: int = 64,
         scale: float = 0.1,
         dropout: float = 0.1,
+        prompts: int = 5,
     ) -> None:
         super().__init__()
-        require_one_of("strategy.adaptation", adaptation, ("adapter", "finetune"))
+        require_one_of("strategy.adaptation", adaptation, ADAPTATIONS)
         self.adaptation, self.bottleneck = adaptation, bottleneck
-        self.scale, self.dropout = scale, dropout
+        self.scale, self.dropout, self.prompts = scale, dropout, prompts
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
+        backbone = model.backbone
         if self.adaptation == "adapter":
-            inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
+            inject_adapters(backbone, self.bottleneck, self.scale, self.dropout)
+        elif self.adaptation == "finetune":
+            self.pretrained = deepcopy(backbone).requires_grad_(False).eval()
         else:
-            self.pretrained = deepcopy(model.backbone).requires_grad_(False).eval()
+            self.twin = [sharing_copy(backbone)]  # in a list: its weights are the model's
+            if self.adaptation == "ssf":
+                inject_scale_shift(backbone, self.generator("scales"))
+            else:
+                inject_visual_prompts(backbone, self.prompts, deep=self.adaptation == "vpt_deep")
         model.head = PrototypeHead(2 * model.features)
 
     def before_experience(self, experience: Experience) -> None:
@@ -69,9 +81,10 @@ class APER(Strategy):
 
     def features(self, images: Tensor) -> Tensor:
         """The pretrained and the adapted features, B × 2 · features."""
-        if self.adaptation == "finetune":
-            return torch.cat([self.pretrained(images), self.model.encode(images)], dim=1)
-        return torch.cat(list(encode_slots(self.model, images, [BARE, 0])), dim=1)
+        if self.adaptation == "adapter":
+            return torch.cat(list(encode_slots(self.model, images, [BARE, 0])), dim=1)
+        pretrained = self.pretrained if self.adaptation == "finetune" else self.twin[0]
+        return torch.cat([pretrained(images), self.model.encode(images)], dim=1)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         return self.model.head(self.features(images))

@@ -23,7 +23,7 @@ class Joint(Strategy):
 
     backbone_factor: the backbone's learning rate relative to the head's; with 0 it is frozen: the joint
     linear probe, to which `frozen` is the sequential one. Stored: a copy of every training image, and
-    the initial weights.
+    the initial weights unless they are frozen.
     """
 
     cost = "all data seen, in each experience"
@@ -43,9 +43,11 @@ class Joint(Strategy):
         self.initial = TensorDict()
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
+        if self.backbone_factor == 0:
+            model.backbone.requires_grad_(False)
+            return
         for name, tensor in model.backbone.state_dict().items():
             self.initial[name] = tensor.clone()
-        model.backbone.requires_grad_(self.backbone_factor > 0)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return backbone_and_head(self.model, self.backbone_factor)
@@ -53,7 +55,8 @@ class Joint(Strategy):
     @torch.no_grad()
     def before_experience(self, experience: Experience) -> None:
         self.archive.add(experience.train)
-        self.model.backbone.load_state_dict(dict(self.initial.items()))
+        if self.backbone_factor > 0:
+            self.model.backbone.load_state_dict(dict(self.initial.items()))
         self.model.head = LinearHead(self.model.features)
         self.grow_head(experience)
 

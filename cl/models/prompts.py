@@ -86,7 +86,7 @@ CANNOT_EXPORT = (
 
 def inject_token_prompt(backbone: nn.Module) -> TokenPrompt:
     """Freeze a timm ViT and make a place for prompt tokens behind its class token."""
-    vit = _plain_vit(backbone)
+    vit = plain_vit(backbone)
     prompt = TokenPrompt(vit.patch_drop, vit.num_prefix_tokens)
     vit.patch_drop = prompt
     return prompt
@@ -97,7 +97,7 @@ def inject_prefixes(backbone: nn.Module, layers: Sequence[int]) -> list[PrefixAt
 
     Layers that the backbone does not have are left out; one at least must exist.
     """
-    vit = _plain_vit(backbone)
+    vit = plain_vit(backbone)
     chosen = existing(layers, len(vit.blocks))
     for layer in chosen:
         vit.blocks[layer].attn = PrefixAttention(vit.blocks[layer].attn)
@@ -132,7 +132,7 @@ def prompt_outputs(
 
     As in the official code they get the position of the class token, so that the patches keep theirs.
     """
-    vit = _plain_vit(backbone, freeze=False)
+    vit = plain_vit(backbone, freeze=False)
     if vit.pos_embed is not None and not vit.no_embed_class:
         tokens = tokens + vit.pos_embed[:, :1]
     with prompted([prompt], [tokens]):
@@ -155,7 +155,8 @@ def _is_plain(attention: nn.Module) -> bool:
     )
 
 
-def _plain_vit(backbone: nn.Module, freeze: bool = True) -> VisionTransformer:
+def plain_vit(backbone: nn.Module, freeze: bool = True) -> VisionTransformer:
+    """The backbone, which must be a timm ViT with plain attention; a ConfigurationError if it is not."""
     blocks = getattr(backbone, "blocks", ())
     require(
         isinstance(backbone, VisionTransformer) and all(_is_plain(block.attn) for block in blocks),

@@ -101,8 +101,9 @@ def _figures(run: Run) -> dict[str, str]:
     figures: dict[str, Figure] = {
         "curves": plots.curves(R),
         "matrix": plots.heat_map(R),
-        "forgetting": plots.learning_and_forgetting(R),
     }
+    if run.summary.get("forgetting") is not None:
+        figures["forgetting"] = plots.learning_and_forgetting(R)
     for key, label, unit in (
         ("trainable_parameters", "trainable parameters", 1),
         ("stored_numbers", "stored numbers", 1),

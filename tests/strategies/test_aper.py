@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,10 +11,11 @@ from torch.nn import functional as F
 from cl.errors import ConfigurationError
 from cl.learner import Learner
 from cl.models.heads import PrototypeHead
-from strategies.aper import APER
+from strategies.aper import ADAPTATIONS, APER
 from tests.conftest import Compose, toy_stream
 
 both = pytest.mark.parametrize("adaptation", ["adapter", "finetune"])
+every = pytest.mark.parametrize("adaptation", ADAPTATIONS)
 
 
 def taught(
@@ -38,7 +41,7 @@ def test_without_training_it_is_simplecil(compose: Compose, adaptation: str) -> 
     torch.testing.assert_close(logits, plain.logits(stream.test[1]), rtol=1e-5, atol=1e-5)
 
 
-@both
+@every
 def test_after_the_first_experience_only_prototypes_change(
     compose: Compose, adaptation: str
 ) -> None:
@@ -49,8 +52,9 @@ def test_after_the_first_experience_only_prototypes_change(
     adapted = {n: t.clone() for n, t in learner.state.state_dict().items()}
     changed = {n for n, t in start.items() if not torch.equal(adapted[f"model.backbone.{n}"], t)}
     assert changed
-    if adaptation == "adapter":
-        assert all(".adapter." in name for name in changed), "the backbone keeps its bits"
+    if adaptation != "finetune":
+        injected = (".adapter.", ".scale", ".shift", ".prompt")
+        assert all(any(part in name for part in injected) for name in changed)
     assert learner.learn(stream.experience(1)) == 0
     assert learner.trainable_parameters == 0
     for name, tensor in learner.state.state_dict().items():
@@ -61,7 +65,7 @@ def test_after_the_first_experience_only_prototypes_change(
     assert isinstance(learner.model.head, PrototypeHead)
 
 
-@both
+@every
 def test_the_score_is_one_cosine_of_both_branches(compose: Compose, adaptation: str) -> None:
     learner, stream = taught(compose, adaptation, "trainer.lr=0.1"), toy_stream()
     naive = Learner(compose("strategy=naive"), stream.info)
@@ -97,6 +101,25 @@ def test_the_order_of_the_later_tasks_does_not_matter(compose: Compose) -> None:
         torch.testing.assert_close(one.logits(test), other.logits(test))
 
 
+@every
+def test_a_stored_learner_goes_on_with_the_same_two_branches(
+    compose: Compose, adaptation: str, tmp_path: Path
+) -> None:
+    stream, learner = toy_stream(), taught(compose, adaptation, "trainer.lr=0.1", order=(0,))
+    learner.save(tmp_path)
+    loaded = Learner.load(tmp_path)
+    for each in (learner, loaded):
+        each.learn(stream.experience(1))
+    assert torch.equal(loaded.logits(stream.test[0]), learner.logits(stream.test[0]))
+
+
+def test_the_frozen_backbone_is_kept_once(compose: Compose) -> None:
+    """Besides what is trained there are, for both classes, 2 × 192 sums and a count."""
+    learner = taught(compose, "vpt_deep", order=(0,))
+    prompts = 5 * 192 * len(learner.model.backbone.blocks)
+    assert learner.stored_numbers == prompts + 2 * (2 * 192 + 1)
+
+
 def test_finetuning_takes_any_backbone(compose: Compose) -> None:
     cfg = compose(
         "strategy=aper", "strategy.adaptation=finetune", "backbone=resnet18",
@@ -108,5 +131,5 @@ def test_finetuning_takes_any_backbone(compose: Compose) -> None:
 
 
 def test_values_out_of_range() -> None:
-    with pytest.raises(ConfigurationError, match="adaptation=ssf"):
-        APER("ssf")
+    with pytest.raises(ConfigurationError, match=r"adaptation=vpt .*vpt_deep"):
+        APER("vpt")

@@ -74,6 +74,8 @@ def test_the_joint_linear_probe_leaves_the_backbone_alone(compose: Compose) -> N
         assert torch.equal(parameter, before[name]), name
     assert learner.trainable_parameters == 2 * (learner.model.features + 1)
     assert learner.model.head.weight.any()
+    assert isinstance(learner.strategy, Joint)
+    assert len(learner.strategy.initial) == 0, "no copy of weights that never change"
 
 
 def test_a_slow_backbone_moves_that_much_less(compose: Compose) -> None:

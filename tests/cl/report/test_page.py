@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -76,6 +77,15 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
         "task 3",
     ):
         assert word in page.words
+
+
+def test_where_nothing_is_learnt_in_a_sequence_no_forgetting_is_drawn(tmp_path: Path) -> None:
+    finished(tmp_path)
+    file = tmp_path / "summary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "forgetting": None}))
+    page = Page(write_report(tmp_path, None))
+    assert len(page.sources) == 7
+    assert "Learning against forgetting" not in page.words
 
 
 def hostile(stream: Stream) -> Stream:
