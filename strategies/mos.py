@@ -13,11 +13,13 @@ from cl.models.heads import PrototypeHead
 from cl.models.model import Model
 from cl.models.slots import encode_own_slot, encode_slots
 from cl.ops.gaussians import ClassGaussians, align
+from cl.ops.mixtures import ClassMixtures
 from cl.ops.retrieval import refine
 from cl.strategy import ParameterGroup, Strategy
 from cl.stream import Experience, StreamInfo
 
 TEMPERATURE = 0.8
+CENTRES = 10
 
 
 class MOS(Strategy):
@@ -42,9 +44,9 @@ class MOS(Strategy):
     "first" adapter, as in the code, or of the "backbone" without adapters, as in the text. head_factor: the
     head's learning rate relative to the adapters'. alignment_epochs, alignment_samples: passes, and samples
     per class and step (the code takes five batches). alignment_lr, alignment_decay: of its SGD (the code
-    decays as in the training). covariance: "full" or "diagonal". Stored: adapters per task; mean, covariance
-    and prototype per class. Unlike the official code, answering writes nothing (there, every test batch
-    pulls the stored adapters together).
+    decays as in the training). covariance: "full", "diagonal", or "centroids": a diagonal one for each of
+    ten centres per class. Stored: adapters per task; mean, covariance and prototype per class. Unlike the
+    official code, answering writes nothing (there, every test batch pulls the stored adapters together).
     """
 
     cost = "a pass for the Gaussians, alignment; at test two passes and more"
@@ -72,7 +74,7 @@ class MOS(Strategy):
         super().__init__()
         require_one_of("strategy.merge_mode", merge_mode, ("once", "official"))
         require_one_of("strategy.prototypes", prototypes, ("first", "backbone"))
-        require_one_of("strategy.covariance", covariance, ("full", "diagonal"))
+        require_one_of("strategy.covariance", covariance, ("full", "diagonal", "centroids"))
         require(0 <= merge <= 1, f"strategy.merge={merge}: it must be in [0, 1].")
         require(
             orthogonality >= 0, f"strategy.orthogonality={orthogonality}: it must not be negative."
@@ -83,13 +85,17 @@ class MOS(Strategy):
         self.merge, self.merge_mode, self.rounds = merge, merge_mode, rounds
         self.orthogonality, self.normalise = orthogonality, normalise
         self.prototype_slot = 0 if prototypes == "first" else BARE
-        self.head_factor, self.diagonal = head_factor, covariance == "diagonal"
+        self.head_factor, self.covariance = head_factor, covariance
         self.alignment_epochs, self.alignment_samples = alignment_epochs, alignment_samples
         self.alignment_lr, self.alignment_decay = alignment_lr, alignment_decay
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         inject_adapters(model.backbone, self.bottleneck, self.scale, self.dropout)
-        self.gaussians = ClassGaussians(model.features, self.diagonal)
+        self.gaussians: ClassGaussians | ClassMixtures
+        if self.covariance == "centroids":
+            self.gaussians = ClassMixtures(model.features, CENTRES)
+        else:
+            self.gaussians = ClassGaussians(model.features, self.covariance == "diagonal")
         self.prototypes = PrototypeHead(model.features)
         self.register_buffer("tasks", torch.zeros(0, dtype=torch.int64))
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+
+
+class Sampled(Protocol):
+    """What classifier alignment draws from: `ClassGaussians`, or several per class."""
+
+    def roots(self) -> Tensor:
+        """What `sample` takes, computed once."""
+
+    def sample(
+        self, count: int, generator: Generator, roots: Tensor, mean_scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`count` samples of each class, shuffled: features and labels."""
 
 
 class ClassGaussians(nn.Module):
@@ -95,7 +108,7 @@ def _root(covariance: Tensor, jitter: float) -> Tensor:
 
 def align(
     head: nn.Module,
-    gaussians: ClassGaussians,
+    gaussians: Sampled,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     epochs: int,

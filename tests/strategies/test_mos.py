@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from cl.errors import ConfigurationError
 from cl.learner import Learner
 from cl.models.adapters import Adapter, adapters_of
+from cl.ops.mixtures import ClassMixtures
 from cl.training import create_optimizer
 from strategies.mos import MOS
 from tests.conftest import Compose, toy_stream
@@ -205,6 +207,22 @@ def test_the_gaussians_are_those_of_the_newest_adapter(compose: Compose) -> None
     torch.testing.assert_close(strategy.gaussians.means[3], features.mean(0))
     expected = torch.cov(features.T).float()
     torch.testing.assert_close(strategy.gaussians.spreads[3], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_ten_centres_per_class_in_the_place_of_a_covariance(
+    compose: Compose, tmp_path: Path
+) -> None:
+    stream, learner = toy_stream(), taught(compose, "strategy.covariance=centroids")
+    gaussians = method(learner).gaussians
+    assert isinstance(gaussians, ClassMixtures)
+    assert gaussians.owners.bincount().tolist() == [10] * 4, "of twelve images in a class"
+    batch = next(method(learner).batches(stream.experience(1)))
+    with torch.no_grad():
+        features = method(learner).features(batch.images, 1)[batch.labels == 3].double()
+    torch.testing.assert_close(gaussians.means[3], features.mean(0))
+    learner.save(tmp_path)
+    logits = Learner.load(tmp_path).logits(stream.test[0])
+    assert torch.equal(logits, learner.logits(stream.test[0]))
 
 
 def test_the_backbone_and_old_adapters_keep_their_bits_and_alignment_moves_the_head(
