@@ -19,23 +19,9 @@ from cl.models.adapters import (
     reset_adapters,
 )
 from cl.models.export import merged_state
+from tests.cl.models.toy import vit
 
 IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def vit(depth: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    model = timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        num_classes=0,
-        img_size=8,
-        patch_size=4,
-        embed_dim=24,
-        depth=depth,
-        num_heads=2,
-    )
-    return model.eval()
 
 
 def adapted(slots: int = 3) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from torch import nn
 
 from cl.errors import ConfigurationError, PalimpsestError
 from cl.models.export import merged_state
@@ -16,22 +15,9 @@ from cl.models.prompts import (
     prompt_outputs,
     prompted,
 )
+from tests.cl.models.toy import vit
 
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def vit(size: int = 8) -> nn.Module:
-    torch.manual_seed(0)
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        num_classes=0,
-        img_size=size,
-        patch_size=4 if size == 8 else 16,
-        embed_dim=24,
-        depth=3,
-        num_heads=2,
-    ).eval()
 
 
 @torch.no_grad()

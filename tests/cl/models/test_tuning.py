@@ -7,7 +7,6 @@ from copy import deepcopy
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from cl.errors import ConfigurationError, PalimpsestError
@@ -18,25 +17,9 @@ from cl.models.tuning import (
     inject_visual_prompts,
     sharing_copy,
 )
+from tests.cl.models.toy import WIDTH, vit
 
 IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-WIDTH = 24
-
-
-def vit() -> VisionTransformer:
-    torch.manual_seed(0)
-    model = timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        num_classes=0,
-        img_size=8,
-        patch_size=4,
-        embed_dim=WIDTH,
-        depth=3,
-        num_heads=2,
-    )
-    assert isinstance(model, VisionTransformer)
-    return model.eval()
 
 
 def scaled() -> nn.Module:
