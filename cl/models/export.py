@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cl.checkpoint import save_tensors
+from cl.errors import PalimpsestError
 from cl.models.backbone import classifier_names
 from cl.models.model import Model
 
@@ -15,7 +16,13 @@ def export(model: Model, file: Path) -> None:
     """Write backbone and head under timm's names as safetensors; adapters are merged."""
     state = merged_state(model.backbone)
     names = classifier_names(model.backbone)
-    for name, tensor in model.head.linear_state().items():
+    linear = model.head.linear_state()
+    if linear["weight"].shape[1] != model.features:
+        raise PalimpsestError(
+            "The head reads the features of two networks, so a plain timm model cannot hold it. "
+            "Use the learner's own format (`Learner.save`)."
+        )
+    for name, tensor in linear.items():
         state[f"{names[0] if names else 'head.'}{name}"] = tensor
     save_tensors(state, file)
 

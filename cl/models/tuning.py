@@ -23,6 +23,13 @@ class ScaledFeatures(nn.Module):
         self.scale = nn.Parameter(1 + DEVIATION * torch.randn(channels, generator=generator))
         self.shift = nn.Parameter(DEVIATION * torch.randn(channels, generator=generator))
 
+    def merged_state(self) -> dict[str, Tensor]:
+        """The state of the plain layer that does the same:  γ (W x + b) + β = (γ W) x + (γ b + β)."""
+        weight, scale = self.base.get_parameter("weight").detach(), self.scale.detach()
+        bias = getattr(self.base, "bias", None)
+        shift = self.shift.detach() if bias is None else scale * bias.detach() + self.shift.detach()
+        return {"weight": weight * scale.view(-1, *[1] * (weight.dim() - 1)), "bias": shift}
+
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: B × tokens × channels, or B × channels × height × width."""
         y: Tensor = self.base(x)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cl.errors import ConfigurationError
+from cl.errors import ConfigurationError, PalimpsestError
 from cl.learner import Learner
 from cl.models.heads import PrototypeHead
 from strategies.aper import ADAPTATIONS, APER
@@ -118,6 +118,14 @@ def test_the_frozen_backbone_is_kept_once(compose: Compose) -> None:
     learner = taught(compose, "vpt_deep", order=(0,))
     prompts = 5 * 192 * len(learner.model.backbone.blocks)
     assert learner.stored_numbers == prompts + 2 * (2 * 192 + 1)
+
+
+@every
+def test_two_networks_are_no_plain_model(compose: Compose, adaptation: str, tmp_path: Path) -> None:
+    learner = taught(compose, adaptation, order=(0,))
+    with pytest.raises(PalimpsestError, match=r"Learner\.save"):
+        learner.export(tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_finetuning_takes_any_backbone(compose: Compose) -> None:
