@@ -19,7 +19,6 @@ from benchmarks.subset import cifar100
 from cl.data import ArrayDataset, batches
 from cl.learner import Learner
 from cl.models.heads import PrototypeHead
-from cl.models.prompts import prompt_outputs
 from strategies.l2p import L2P
 
 BACKBONES = (("backbone=nano",), ("backbone=vit_tiny", "backbone.image_size=96"))
@@ -42,19 +41,6 @@ def accuracy(learner: Learner, train: ArrayDataset, test: ArrayDataset, encode: 
     return 100 * right / len(test)
 
 
-def at_prompts(learner: Learner) -> Encode:
-    """What L2P gives to its head."""
-    strategy, backbone = learner.strategy, learner.model.backbone
-    assert isinstance(strategy, L2P)
-
-    def encode(images: Tensor) -> Tensor:
-        chosen, _ = strategy.choose(backbone(images))
-        tokens = strategy.prompts[chosen].flatten(1, 2)
-        return prompt_outputs(backbone, images, strategy.places[0], tokens)
-
-    return encode
-
-
 def main() -> None:
     """A line per backbone."""
     stream = cifar100(training=30, test=10, tasks=1)
@@ -64,7 +50,9 @@ def main() -> None:
         for seed in SEEDS:
             learner = Learner(compose("strategy=l2p", f"seed={seed}", *backbone), stream.info)
             learner.model.eval()
-            found.append(accuracy(learner, *data, at_prompts(learner)))
+            assert isinstance(learner.strategy, L2P)
+            read = learner.strategy.read
+            found.append(accuracy(learner, *data, lambda images, read=read: read(images)[0]))
         plain = accuracy(learner, *data, learner.model.backbone)
         shown = ", ".join(f"{value:.1f}" for value in found)
         print(f"{backbone[0]}: class token {plain:.1f} %, prompt outputs {shown} %", flush=True)

@@ -122,6 +122,12 @@ def machine(found: Cell) -> str:
     return "{device} ({cpu}, {threads} threads)".format(**found["hardware"])
 
 
+def circumstances(found: Cell, rounds: int) -> str:
+    """Rounds, hardware and date of what a speed program found."""
+    many = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return f"{many}, {machine(found)}, {found['date'][:10]}"
+
+
 def spread(values: list[float | None]) -> str:
     """Mean ± standard deviation (ddof = 1), in per cent; empty without values, – if they are undefined."""
     known = [value for value in values if value is not None]
@@ -159,7 +165,7 @@ def generated(
         lines += [f"## {table.title}", "", f"{table.text} `{' '.join(table.overrides)}`", ""]
         lines += [conditions(cells) if cells else "No cell has run yet.", ""]
         if table.steps:
-            when = f"{steps['repetitions']} rounds, {machine(steps)}, {steps['date'][:10]}"
+            when = circumstances(steps, steps["repetitions"])
             lines += [f"Time and passes per step: `benchmarks/step_cost.py`, {when}.", ""]
         lines += [*results_table(cells, published["figures"], costs if table.steps else {}), ""]
     lines += ["## Published figures", "", *published_table(published["figures"]), ""]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.results_page import RESULTS, ROOT, machine, update_document
+from benchmarks.results_page import RESULTS, ROOT, circumstances, update_document
 
 DOCUMENT = ROOT / "docs" / "speed.md"
 PLOT = RESULTS / "growth.png"
@@ -77,9 +77,7 @@ def conditions(found: Found, claim: Found | None = None) -> str:
     """Rounds, hardware and date of a program, or of one of its claims."""
     if not found["claims"]:
         return "not yet"
-    rounds = (claim or {}).get("rounds") or found["repetitions"]
-    many = "1 round" if rounds == 1 else f"{rounds} rounds"
-    return f"{many}, {machine(found)}, {found['date'][:10]}"
+    return circumstances(found, (claim or {}).get("rounds") or found["repetitions"])
 
 
 if __name__ == "__main__":

@@ -73,14 +73,18 @@ class L2P(Strategy):
             chosen = votes.topk(self.top).indices.expand(len(queries), -1)
         return chosen, similarity.gather(1, chosen)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, B × classes, and the cosines of the chosen keys, B × top."""
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head reads, B × features, and the cosines of the chosen keys, B × top."""
         backbone = self.model.backbone
         with torch.no_grad():
             queries = backbone(images)
         chosen, similarity = self.choose(queries)
         tokens = self.prompts[chosen].flatten(1, 2)
-        features = prompt_outputs(backbone, images, self.places[0], tokens)
+        return prompt_outputs(backbone, images, self.places[0], tokens), similarity
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, B × classes, and the cosines of the chosen keys, B × top."""
+        features, similarity = self.read(images)
         return self.model.head(features), similarity
 
     def loss(self, batch: Batch) -> Tensor:

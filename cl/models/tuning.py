@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cl.errors import PalimpsestError, require
-from cl.models.prompts import plain_vit
+from cl.models.prompts import CANNOT_EXPORT, plain_vit
 
 DEVIATION = 0.02
 
@@ -46,9 +46,7 @@ class PromptedBlock(nn.Module):
 
     def merged_state(self) -> dict[str, Tensor]:
         """There is none: a plain timm model has no prompts."""
-        raise PalimpsestError(
-            "A plain timm model has no place for prompts. Use the learner's own format (`Learner.save`)."
-        )
+        raise PalimpsestError(CANNOT_EXPORT)
 
     def forward(self, x: Tensor, **options: object) -> Tensor:
         """B × tokens × width; the tokens grow by the prompt and shrink by `dropped`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -36,6 +35,8 @@ class ClassMixtures(nn.Module):
 
     def update(self, features: Tensor, labels: Tensor, classes: int) -> None:
         """Add the classes of these images. features: n × features. labels: n. classes: known afterwards."""
+        from sklearn.cluster import KMeans  # only with centres: it would slow every other start
+
         for label in sorted(set(labels.tolist())):
             own = features[labels == label].double()
             different: Tensor = own.unique(dim=0)  # type: ignore[no-untyped-call]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from cl.data.arrays import ArrayDataset, check_images, load_array
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
@@ -32,6 +31,8 @@ def digits() -> DataSet:
 
     No augmentation: a mirrored digit is another sign.
     """
+    from sklearn.datasets import load_digits
+
     source = load_digits()
     grey = np.round(source.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = source.target.astype(np.int64)
