@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cl import stored
 from cl.errors import WeightsError
 
 SEAL = "checksums.json"
@@ -46,12 +47,7 @@ def replace_text(file: Path, text: str) -> None:
 
 def load_json(file: Path) -> Any:
     """Read a JSON file; WeightsError if it is missing or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing.") from None
-    except ValueError as error:
-        raise WeightsError(f"{file} is damaged: {error}.") from None
+    return stored.load_json(file, WeightsError)
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

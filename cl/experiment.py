@@ -20,14 +20,24 @@ from cl.environment import describe, peak_memory_bytes
 from cl.errors import ConfigurationError, WeightsError
 from cl.evaluation import AccuracyMatrix, evaluate
 from cl.guards import resources_explained
-from cl.instantiate import build, check_trust
-from cl.learner import TRUSTED, Learner
+from cl.instantiate import build
+from cl.learner import KINDS as LEARNER_KINDS
+from cl.learner import Learner
 from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
 from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
 from cl.stopping import StoppedError, StopRequest
+from cl.stored import fields
 from cl.stream import Experience, Stream
 from cl.training import Progress, count_steps
+from cl.trust import Kind, check_trust
+
+KINDS = {
+    **LEARNER_KINDS,
+    "stream": Kind(Stream, "streams", functions=True),
+    "logger": Kind(Logger, "cl", several=True),
+}
+"""What the sections of a stored configuration may name."""
 
 REPORT_SECONDS = 0.5
 """Between two reports of a step: reading the loss waits for the device."""
@@ -73,24 +83,22 @@ class Experiment:
     ) -> Experiment:
         """An experiment that goes on where the run in `folder` was: after its last undamaged checkpoint."""
         cfg = load_run_config(folder)
-        check_trust(str(cfg.stream._target_), ("streams", "cl", *trust))
-        for node in (cfg.get("logger") or {}).values() if loggers is None else ():
-            check_trust(str(node._target_), ("cl", *trust))
+        check_trust(cfg, KINDS, trust)
         if (folder / "summary.json").exists():
             raise ConfigurationError(f"resume={folder}: this run is complete.")
         for checkpoint in reversed(Checkpoints(folder).between()):
             try:
-                learner = Learner.load(checkpoint, (*TRUSTED, *trust))
+                learner = Learner.load(checkpoint, trust)
                 rows = int(checkpoint.name)
                 matrix = AccuracyMatrix.read(folder / "accuracy_matrix.csv", rows)
+                seconds, steps = _progress(checkpoint)
             except WeightsError as error:
                 print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
                 continue
             learner.model.cache = create_cache(cfg.cache)
             experiment = cls(cfg, loggers, folder, learner)
             experiment.matrix = matrix
-            progress = load_json(checkpoint / "progress.json")
-            experiment.seconds, experiment.steps = progress["seconds"], progress["steps"]
+            experiment.seconds, experiment.steps = seconds, steps
             experiment._find_midway()
             return experiment
         experiment = cls(cfg, loggers, folder)
@@ -102,12 +110,11 @@ class Experiment:
         for checkpoint in reversed(self.checkpoints.midway(self.matrix.rows)):
             try:
                 check_seal(checkpoint)
+                self.seconds, self.steps_midway = _progress(checkpoint)
             except WeightsError as error:
                 print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
                 continue
             self.midway = checkpoint
-            progress = load_json(checkpoint / "progress.json")
-            self.seconds, self.steps_midway = progress["seconds"], progress["steps"]
             return
 
     def run(self) -> dict[str, Any]:
@@ -273,6 +280,13 @@ def create_loggers(cfg: DictConfig) -> list[Logger]:
     """The loggers that `cfg.logger` names, in that order."""
     nodes = cfg.get("logger") or {}
     return [build(node, f"logger.{name}") for name, node in nodes.items()]
+
+
+def _progress(checkpoint: Path) -> tuple[float, int]:
+    """How many seconds a run had taken when it wrote the checkpoint, and how many steps."""
+    file = checkpoint / "progress.json"
+    done = fields(load_json(file), file, {"seconds": int | float, "steps": int}, WeightsError)
+    return float(done["seconds"]), done["steps"]
 
 
 def _read(logged: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -46,7 +46,7 @@ def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any
 def locate(path: str, where: str) -> Callable[..., Any]:
     """The class or function at a dotted path such as "my_package.MyStrategy"."""
     module_name, _, attribute = path.rpartition(".")
-    if not module_name:
+    if not module_name or not all(part.isidentifier() for part in path.split(".")):
         raise ConfigurationError(
             f"{where}._target_={path}: give package.module.Name, for example my_package.MyMethod."
         )
@@ -66,16 +66,6 @@ def locate(path: str, where: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = getattr(module, attribute)
     return found
-
-
-def check_trust(path: str, trusted: Sequence[str]) -> None:
-    """Raise ConfigurationError unless the dotted `path` lies in one of the trusted packages."""
-    package = path.partition(".")[0]
-    require(
-        package in trusted,
-        f"A stored configuration names {path}. Its code is not run unless you trust it: "
-        f"trust=[{package}].",
-    )
 
 
 def _plain(node: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

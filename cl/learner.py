@@ -28,17 +28,23 @@ from cl.data.arrays import Array
 from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, require, suggest
 from cl.experience import Experience, StreamInfo
-from cl.instantiate import build, check_trust
+from cl.instantiate import build
+from cl.learner_file import FORMAT, read_description
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
 from cl.parallel import Ranks
 from cl.random import derive_seed
+from cl.stored import as_config
 from cl.strategy import Hooks, Plugin, Strategy
 from cl.training import Progress, Training, count_steps, create_fabric
+from cl.trust import Kind, check_trust
 
-TRUSTED = ("cl", "strategies")
-"""The packages that a stored learner may name; others only if the user says so."""
+KINDS = {
+    "strategy": Kind(Strategy, "strategies"),
+    "plugin": Kind(Plugin, "strategies", several=True),
+}
+"""What the sections of a stored learner's recipe may name."""
 
 
 class Learner:
@@ -240,7 +246,7 @@ class Learner:
         folder.mkdir(parents=True, exist_ok=True)
         save_module(self.state, folder / "state.safetensors")
         content = {
-            "format": 1,
+            "format": FORMAT,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
@@ -256,18 +262,19 @@ class Learner:
     def load(cls, folder: Path, trust: Sequence[str] = ()) -> Learner:
         """Open what `save` wrote; the learner predicts as before and can learn the next experience.
 
-        A strategy from a package other than ours is imported only if the package is in `trust`.
-        Raises WeightsError when a file is missing or damaged.
+        A strategy from a package other than ours is imported only if the package is in `trust`, and nothing
+        is built but a strategy and plugins (`cl.trust`). Raises WeightsError when a file is missing or
+        damaged, ConfigurationError when the recipe names what may not be built.
         """
         check_seal(folder)
-        content = load_json(folder / "learner.json")
-        recipe = OmegaConf.create(content["recipe"])
-        for node in (recipe.strategy, *recipe.plugin.values()):
-            check_trust(str(node._target_), (*TRUSTED, *trust))
-        recipe.backbone.pretrained = False  # the weights are in the state
-        learner = cls(recipe, StreamInfo(**content["stream"]), content["augmentation"])
+        content = read_description(folder / "learner.json")
+        recipe = as_config(content["recipe"], folder / "learner.json")
+        check_trust(recipe, KINDS, trust)
+        opened = recipe.copy()
+        opened.backbone.pretrained = False  # the weights are in the state
+        learner = cls(opened, StreamInfo(**content["stream"]), content["augmentation"])
         load_module(learner.state, folder / "state.safetensors")
-        learner.recipe = dict(OmegaConf.create(content["recipe"]))
+        learner.recipe = dict(recipe)
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
         learner.experiences = content["experiences"]

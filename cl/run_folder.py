@@ -10,9 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cl.checkpoint import check_seal
-from cl.errors import ConfigurationError, PalimpsestError
+from cl.config import Config
+from cl.errors import ConfigurationError, PalimpsestError, require
+from cl.stored import as_config, load_yaml
 
 KEPT_CHECKPOINTS = 2
 
@@ -38,15 +41,26 @@ def create_run_folder(cfg: DictConfig, names: dict[str, str]) -> Path:
 
 
 def load_run_config(folder: Path) -> DictConfig:
-    """The resolved configuration of the run in `folder`."""
+    """The configuration of the run in `folder`, with its types checked and nothing in it to resolve."""
     file = folder / "config.yaml"
     if not file.exists():
         raise ConfigurationError(
             f"resume={folder}: there is no config.yaml, so this is no run folder."
         )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    return cfg
+    cfg = as_config(load_yaml(file, ConfigurationError), file)
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(Config, flags={"struct": False}), cfg)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        what = str(error).splitlines()[0]
+        raise ConfigurationError(f"{file} is damaged: {key}{what}") from None
+    assert isinstance(typed, DictConfig)
+    for key in OmegaConf.missing_keys(typed):  # arguments may be: they were not given
+        require(
+            key.split(".")[0] in ("stream", "strategy", "plugin", "logger") and "." in key,
+            f"{file} is damaged: {key} is missing.",
+        )
+    return typed
 
 
 @contextmanager

@@ -42,6 +42,10 @@ def avalanche(
     )
     create = getattr(benchmarks, benchmark)
     given = dict(arguments or {})
+    require(  # some benchmarks unpickle what they find there
+        "dataset_root" not in given,
+        "stream.arguments.dataset_root: the data lie in CL_DATA_DIR. Set that instead.",
+    )
     known = inspect.signature(create).parameters
     for key in given:
         require(key in known, f"stream.arguments.{key}: {benchmark} has no such argument.")

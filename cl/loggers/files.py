@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from cl.checkpoint import replace_text, save_json
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.report.page import write_report
+from cl.report.runs import read_events
 
 
 class FileLogger(Logger):
@@ -67,11 +68,7 @@ class FileLogger(Logger):
 
 def _until(file: Path, run: RunInfo) -> Iterator[str]:
     """The lines of the events that lie before the point from which the run goes on."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return  # the line that was being written when the process was killed
+    for line, event in read_events(file):
         if event["event"] == "step" and event["total_steps"] > run.steps_done:
             return
         if event["event"] == "experience" and event["experience"] >= run.experiences_done:

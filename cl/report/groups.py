@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from cl.checkpoint import load_json
 from cl.errors import ConfigurationError, DataError, require, suggest
 from cl.metrics import Matrix
 from cl.report.runs import Run
+from cl.stored import fields, load_json
 
 IGNORED = (
     "seed",
@@ -124,7 +124,8 @@ def _below(path: Path) -> list[Path]:
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     """What a sweep noted of its runs, in order: overrides, error and folder, as a path from here."""
-    jobs: list[dict[str, Any]] = [load_json(f) for f in sorted(sweep.glob("jobs/*.json"))]
+    kinds = {"overrides": list, "folder": str | None, "error": str | None}
+    jobs = [fields(load_json(file), file, kinds) for file in sorted(sweep.glob("jobs/*.json"))]
     for job in jobs:
         if job["folder"] is not None:  # it is noted as seen from the sweep, so that both can move
             job["folder"] = Path(os.path.normpath(sweep / job["folder"]))

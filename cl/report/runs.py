@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from cl.errors import DataError
 from cl.metrics import Matrix
+from cl.stored import fields, json_lines, load_json, load_yaml
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,13 @@ class Run:
             raise DataError(
                 f"{folder} holds no summary.json: it is no run folder, or the run is not complete."
             )
-        try:
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-            accuracy = read_matrix(folder / "accuracy_matrix.csv")
-            events = _events(folder / "metrics.jsonl")
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder} cannot be read: {error}") from None
+        file = folder / "summary.json"
+        summary = fields(load_json(file), file, {"names": dict, "seed": int})
+        config = fields(load_yaml(folder / "config.yaml"), folder / "config.yaml", {})
+        accuracy = read_matrix(folder / "accuracy_matrix.csv")
         chosen: dict[str, dict[tuple[int, int], dict[str, Any]]] = {"experience": {}, "step": {}}
-        for event in events:
-            kind = chosen.get(str(event.get("event")))
-            if kind is not None:
-                kind[event["experience"], event.get("step", 0)] = event
+        for _, event in read_events(folder / "metrics.jsonl"):
+            chosen[event["event"]][event["experience"], event.get("step", 0)] = event
         return cls(
             folder,
             config,
@@ -64,24 +59,31 @@ class Run:
 
 
 def read_matrix(file: Path) -> Matrix:
-    """R from the exact counts of `accuracy_matrix.csv`; NaN where it was not measured."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        cells = list(csv.DictReader(lines))
-    size = 1 + max(int(cell["experience"]) for cell in cells)
+    """R from the exact counts of `accuracy_matrix.csv`; NaN where it was not measured.
+
+    Raises DataError when the file is missing or damaged.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            names = ("experience", "task", "images", "correct")
+            cells = [[int(row[name]) for name in names] for row in csv.DictReader(lines)]
+        size = 1 + max(experience for experience, *_ in cells)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    whole = 2 * len(cells) >= size * (size + 1)  # all tasks so far, after each experience
+    if not whole or any(min(cell) < 0 or cell[3] > cell[2] or cell[2] == 0 for cell in cells):
+        raise DataError(f"{file} is damaged: cells are missing, or counts are impossible.")
     R = np.full((size, size), np.nan)
-    for cell in cells:
-        if int(cell["task"]) < size:  # the last row may look one task ahead
-            share = int(cell["correct"]) / int(cell["images"])
-            R[int(cell["experience"]), int(cell["task"])] = share
+    for experience, task, images, correct in cells:
+        if task < size:  # the last row may look one task ahead
+            R[experience, task] = correct / images
     return R
 
 
-def _events(file: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; one that a kill cut short is left out."""
-    events = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events
+def read_events(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl and the event in each; what is no event of ours is left out."""
+    counts = {"experience": ("experience",), "step": ("experience", "step", "total_steps")}
+    for line, event in json_lines(file) if file.exists() else ():
+        needed = counts.get(str(event.get("event")))
+        if needed and all(type(event.get(name)) is int for name in needed):
+            yield line, event

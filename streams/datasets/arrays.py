@@ -12,6 +12,7 @@ import numpy as np
 from cl.data.arrays import ArrayDataset, check_images, load_array
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
 from cl.errors import DataError
+from cl.stored import load_json
 from streams.datasets.places import data_folder, fetched
 
 DIGITS = DataCard(10, 1438, 359, "8 × 8", "CC BY 4.0", "Alpaydin and Kaynak, 1998")
@@ -104,7 +105,10 @@ def array_folder(
 
     Images are uint8 N × H × W × C. Without test files, a fifth of each class becomes the test set.
     """
-    names = tuple(json.loads((folder / "classes.json").read_text()))
+    listed = load_json(folder / "classes.json")
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise DataError(f"{folder / 'classes.json'}: it must be a list of the classes' names.")
+    names = tuple(listed)
     train = _arrays(folder, "train", len(names))
     if (folder / "test_images.npy").exists() or (folder / "test_labels.npy").exists():
         return DataSet(name, train, _arrays(folder, "test", len(names)), names, augmentation, card)

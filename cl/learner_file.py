@@ -1,0 +1,42 @@
+"""learner.json: what a saved learner is, besides its tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cl.checkpoint import load_json
+from cl.errors import WeightsError
+from cl.stored import fields
+
+FORMAT = 1
+CONTENT = {
+    "format": int,
+    "recipe": dict,
+    "stream": dict,
+    "augmentation": str,
+    "class_names": list,
+    "experiences": int,
+    "image_shape": list | None,
+    "pretrained": str,
+}
+RECIPE = {"strategy": dict, "plugin": dict, "backbone": dict, "trainer": dict, "seed": int}
+STREAM = {"name": str, "scenario": str, "experiences": int}
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """The content of a learner.json; WeightsError when it is not as `Learner.save` writes it."""
+    content = fields(load_json(file), file, CONTENT, WeightsError)
+    if content["format"] != FORMAT:
+        raise WeightsError(
+            f"{file} has format {content['format']}, and this version of Palimpsest reads {FORMAT}."
+        )
+    fields(content["recipe"], f"{file}: recipe", RECIPE, WeightsError)
+    stream = fields(content["stream"], f"{file}: stream", STREAM, WeightsError)
+    content["stream"] = {name: stream[name] for name in STREAM}
+    names, shape = content["class_names"], content["image_shape"] or []
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise WeightsError(f"{file} is damaged: class_names must be different texts.")
+    if not all(type(side) is int and side > 0 for side in shape) or content["experiences"] < 0:
+        raise WeightsError(f"{file} is damaged: image_shape and experiences must be counts.")
+    return content
