@@ -31,9 +31,9 @@ def read_description(file: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{file} has format {content['format']}, and this version of Palimpsest reads {FORMAT}."
         )
-    fields(content["recipe"], f"{file}: recipe", RECIPE, WeightsError)
-    stream = fields(content["stream"], f"{file}: stream", STREAM, WeightsError)
-    content["stream"] = {name: stream[name] for name in STREAM}
+    for part, kinds in {"recipe": RECIPE, "stream": STREAM}.items():
+        found = fields(content[part], f"{file}: {part}", kinds, WeightsError)
+        content[part] = {name: found[name] for name in kinds}
     names, shape = content["class_names"], content["image_shape"] or []
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise WeightsError(f"{file} is damaged: class_names must be different texts.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
@@ -48,14 +49,15 @@ def load_run_config(folder: Path) -> DictConfig:
             f"resume={folder}: there is no config.yaml, so this is no run folder."
         )
     cfg = as_config(load_yaml(file, ConfigurationError), file)
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config, flags={"struct": False}), cfg)
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        what = str(error).splitlines()[0]
-        raise ConfigurationError(f"{file} is damaged: {key}{what}") from None
+    typed: Any = OmegaConf.structured(Config, flags={"struct": False})
+    for section in map(str, cfg):
+        try:
+            typed = OmegaConf.merge(typed, OmegaConf.masked_copy(cfg, [section]))
+        except OmegaConfBaseException as error:
+            key, what = error.full_key or section, str(error).splitlines()[0]
+            raise ConfigurationError(f"{file} is damaged: {key}: {what}") from None
     assert isinstance(typed, DictConfig)
-    for key in OmegaConf.missing_keys(typed):  # arguments may be: they were not given
+    for key in sorted(OmegaConf.missing_keys(typed)):  # arguments may be: they were not given
         require(
             key.split(".")[0] in ("stream", "strategy", "plugin", "logger") and "." in key,
             f"{file} is damaged: {key} is missing.",

@@ -16,6 +16,7 @@ from cl.checkpoint import seal
 from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError
 from cl.experiment import Experiment
 from cl.learner import Learner
+from cl.report.groups import find_runs
 from cl.report.runs import Run, read_events, read_matrix
 from cl.run_folder import load_run_config
 from cl.stored import (
@@ -28,6 +29,7 @@ from cl.stored import (
     load_json,
     load_yaml,
 )
+from streams.datasets.arrays import array_folder
 from tests.cl.report.folders import make_run
 from tests.conftest import Compose, toy_stream
 
@@ -166,13 +168,11 @@ def test_fields_are_there_and_of_their_types(content: Any, message: str) -> None
         fields(content, "it", {"n": int | None})
 
 
-def stored_run(compose: Compose, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The folder of a run that was stopped at once, with `change` made to its config.yaml."""
-    experiment = Experiment(compose("strategy=naive", "logger=[files]"), loggers=[])
-    content: Any = OmegaConf.to_container(experiment.cfg, resolve=True)
+def stored_run(compose: Compose, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A folder with the config.yaml of a run and `change` made to it."""
+    content: Any = OmegaConf.to_container(compose("strategy=naive", "logger=[files]"), resolve=True)
     change(content)
-    (experiment.folder / "config.yaml").write_text(json.dumps(content))  # JSON is YAML
-    return experiment.folder
+    return written(folder, json.dumps(content)).parent  # JSON is YAML
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,7 @@ def stored_run(compose: Compose, change: Callable[[dict[str, Any]], object]) -> 
 )
 def test_a_secret_stays_where_it_is(
     compose: Compose,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     place: tuple[str, ...],
@@ -200,7 +201,7 @@ def test_a_secret_stays_where_it_is(
             content = content[key]
         content[place[-1]] = "${oc.env:TOKEN}"
 
-    folder = stored_run(compose, change)
+    folder = stored_run(compose, tmp_path, change)
     with pytest.raises(ConfigurationError, match=r"\$\{oc.env:TOKEN\}") as refused:
         Experiment.resume(folder, trust=["tests"])
     shown = capfd.readouterr()
@@ -224,26 +225,26 @@ def test_what_grows_when_it_is_resolved_is_refused_at_once(tmp_path: Path, text:
         (lambda c: c.clear(), "is missing"),
         (lambda c: c.pop("strategy"), "strategy is missing"),
         (lambda c: c.pop("stream"), "stream is missing"),
-        (lambda c: c.pop("names"), "names.stream is missing"),
+        (lambda c: c.pop("names"), "names.backbone is missing"),
         (lambda c: c.update(names=["a"]), "damaged"),
         (lambda c: c.update(seed="x"), "seed"),
-        (lambda c: c.update(trainer=3), "TrainerConfig"),
+        (lambda c: c.update(trainer=3), "trainer: "),
         (lambda c: c["trainer"].update(epochs="many"), "epochs"),
         (lambda c: c["trainer"].update(epochs=-1), "at least 1"),
-        (lambda c: c["trainer"].update(milestones={"a": 1}), "milestones"),
+        (lambda c: c["trainer"].update(milestones={"a": 1}), "trainer: "),
         (lambda c: c["trainer"].update(unknown=1), "unknown"),
         (lambda c: c["backbone"].pop("name"), "backbone.name is missing"),
         (lambda c: c["strategy"].pop("_target_"), "no strategy._target_"),
         (lambda c: c.update(strategy=None), "no strategy._target_"),
         (lambda c: c.update(plugin=[1]), "plugin"),
         (lambda c: c.update(logger="console"), "logger"),
-        (lambda c: c.update(cache=[]), "CacheConfig"),
+        (lambda c: c.update(cache=[]), "cache: "),
     ],
 )
 def test_a_damaged_configuration_is_a_sentence(
-    compose: Compose, change: Callable[[dict[str, Any]], object], message: str
+    compose: Compose, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    folder = stored_run(compose, change)
+    folder = stored_run(compose, tmp_path, change)
     with pytest.raises(ConfigurationError, match=message):
         Experiment.resume(folder, loggers=[], trust=["tests"])
 
@@ -319,6 +320,39 @@ def test_a_damaged_run_is_a_sentence(tmp_path: Path, name: str, text: str | byte
     written(folder, text, name)
     with pytest.raises(DataError, match=name):
         Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"overrides": 1, "folder": null, "error": null}', "[" * 100_000]
+)
+def test_damaged_notes_of_a_sweep_are_a_sentence(tmp_path: Path, text: str) -> None:
+    make_run(tmp_path, "naive", 0, 0.5)
+    (tmp_path / "jobs").mkdir()
+    written(tmp_path / "jobs", text, "00000.json")
+    with pytest.raises(DataError, match=r"00000.json is damaged"):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1, 2]", '"ab"', "[" * 100_000])
+def test_damaged_names_of_classes_are_a_sentence(tmp_path: Path, text: str) -> None:
+    written(tmp_path, text, "classes.json")
+    with pytest.raises(DataError, match=r"classes\.json"):
+        array_folder("mine", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"seconds": "x", "steps": 1}'])
+def test_a_checkpoint_with_damaged_counts_is_passed_over(
+    compose: Compose, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    experiment = Experiment(compose("strategy=naive"), loggers=[])
+    OmegaConf.save(experiment.cfg, experiment.folder / "config.yaml", resolve=True)
+    with experiment.checkpoints.writing(0) as folder:
+        (folder / "progress.json").write_text(text)
+        experiment.learner.save(folder)
+    experiment.matrix.write(experiment.folder / "accuracy_matrix.csv")
+    resumed = Experiment.resume(experiment.folder, loggers=[], trust=["tests"])
+    assert (resumed.matrix.rows, resumed.steps) == (0, 0)
+    assert "progress.json is damaged" in capsys.readouterr().err
 
 
 def test_a_report_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

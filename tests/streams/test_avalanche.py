@@ -153,5 +153,7 @@ def test_mistakes() -> None:
         avalanche("SplitMNST")
     with pytest.raises(ConfigurationError, match="SplitMNIST has no such argument"):
         avalanche("SplitMNIST", {"experiences": 5})
+    with pytest.raises(ConfigurationError, match="CL_DATA_DIR"):
+        avalanche("CORe50", {"dataset_root": "somebody's pickles"})
     with pytest.raises(DataError, match="standardised"):
         _bytes(torch.full((3, 2, 2), -1.0))
