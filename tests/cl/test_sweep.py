@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import configs
+from cl.errors import ConfigurationError
 from cl.loggers import ExperienceResult, Logger
 from cl.report.groups import read_jobs
 from cl.sweep import UNFINISHED, begin, note, varied
@@ -79,6 +80,14 @@ def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
     other = begin(job(1, "naive"))
     assert other is not None
     assert other.matrix.rows == 0, "another run begins at the beginning"
+
+    config = first.folder / "config.yaml"
+    honest = config.read_text()
+    for target in ("os.system", "cl.instantiate.build"):
+        config.write_text(honest.replace("strategies.simplecil.SimpleCIL", target))
+        with pytest.raises(ConfigurationError, match=target):
+            begin(job(0, "simplecil"))
+    config.write_text(honest)
 
     again = begin(job(0, "simplecil"))
     assert again is not None
