@@ -26,8 +26,9 @@ from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
 from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
 from cl.stopping import StoppedError, StopRequest
+from cl.strategy import Progress
 from cl.stream import Experience, Stream
-from cl.training import Progress, count_steps
+from cl.training import count_steps
 
 REPORT_SECONDS = 0.5
 """Between two reports of a step: reading the loss waits for the device."""

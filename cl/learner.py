@@ -34,8 +34,8 @@ from cl.models.export import export
 from cl.models.model import Model
 from cl.parallel import Ranks
 from cl.random import derive_seed
-from cl.strategy import Hooks, Plugin, Strategy
-from cl.training import Progress, Training, count_steps, create_fabric
+from cl.strategy import Chain, Plugin, Progress, Run, Strategy
+from cl.training import Training, count_steps, create_fabric
 
 TRUSTED = ("cl", "strategies")
 """The packages that a stored learner may name; others only if the user says so."""
@@ -83,19 +83,25 @@ class Learner:
         self.image_shape: tuple[int, ...] | None = None
         self.trained_numbers: int | None = None
         self.training: Training | None = None
-        for hooks in self.hooks:
-            size = self.config.evaluation_batch_size
-            device = self.fabric.device
-            hooks.attach(self.model, self.seed, device, size, self.augmentation, self.config)
+        self.run = Run(
+            self.model,
+            self.seed,
+            fabric.device,
+            self.config,
+            self.augmentation,
+            self.strategy,
+        )
+        for hooks in self.methods:
+            hooks.run = self.run
             hooks.setup(self.model, stream)
         self.to_device()
         if self.config.compile:
             compile_blocks(self.model.backbone)
 
     @property
-    def hooks(self) -> tuple[Hooks, ...]:
+    def methods(self) -> Chain:
         """The strategy and then the plugins: the order in which hooks are called."""
-        return (self.strategy, *self.plugins)
+        return Chain(self.strategy, self.plugins)
 
     @property
     def state(self) -> nn.ModuleDict:
@@ -131,9 +137,9 @@ class Learner:
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
         self.class_names = experience.names
-        for hooks in self.hooks:
-            hooks.logged.clear()
-        for hooks in self.hooks:
+        self.run.logged.clear()
+        self.run.progress = Progress(experience.index)
+        for hooks in self.methods:
             hooks.before_experience(experience)
         self.to_device()
         trained = self._trained()
@@ -142,8 +148,8 @@ class Learner:
         untrained = self.strategy.gradient_free or self.strategy.own_loop
         steps = 0 if untrained else self._train(experience, on_step, midway)
         self.model.eval()
-        for hooks in self.hooks:
-            hooks.logged.clear()
+        self.run.logged.clear()
+        for hooks in self.methods:
             hooks.after_experience(experience)
         self.to_device()
         self.model.weights_changed()
@@ -153,9 +159,9 @@ class Learner:
     def _train(
         self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None
     ) -> int:
-        data = self.strategy.training_data(experience)
+        data = self.methods.training_data(experience)
         steps = count_steps(len(data), self.config)
-        for hooks in self.hooks:
+        for hooks in self.methods:
             hooks.before_training(steps)
         if midway is not None:
             tensors, values = (
@@ -163,20 +169,11 @@ class Learner:
                 load_json(midway / "training.json"),
             )
             snapshot.put(self.state, tensors, values["state"])
-        training = Training(
-            self.fabric,
-            self.model,
-            self.strategy,
-            self.plugins,
-            experience.index,
-            self.config,
-            steps,
-            self.seed,
-        )
+        training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
         self.training = training
-        training.run(lambda order: self.training_batches(data, order), on_step)
+        training.train(lambda order: self.training_batches(data, order), on_step)
         self.training = None
         return steps
 
@@ -198,7 +195,7 @@ class Learner:
     @property
     def logged(self) -> dict[str, Tensor]:
         """The numbers that the methods reported last."""
-        return {name: value for hooks in self.hooks for name, value in hooks.logged.items()}
+        return self.run.logged
 
     def training_batches(self, data: ArrayDataset, order: Order) -> Iterator[Batch]:
         """What is left of one shuffled, augmented pass over training data."""
@@ -226,7 +223,7 @@ class Learner:
         size, device = self.config.evaluation_batch_size, self.fabric.device
         for batch in batches(data, self.model.transform, size, device):
             with self.fabric.autocast(), self.model.ranks.sharing():
-                answer = self.strategy.predict(batch.images, task)
+                answer = self.methods.predict(batch.images, task)
             yield batch, answer.float().cpu()
         if self.model.cache is not None:
             self.model.cache.flush()
@@ -297,7 +294,7 @@ class Learner:
         """What the optimiser trains, each once."""
         if self.strategy.gradient_free:
             return []
-        groups = self.strategy.parameter_groups()
+        groups = self.methods.parameter_groups()
         return list({id(p): p for group in groups for p in group["params"]}.values())
 
     @property

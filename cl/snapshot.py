@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 Tensors = dict[str, Tensor]
 
-NOT_KEPT = ("training", "dump_patches", "seed", "device", "batch_size", "augmentation")
+NOT_KEPT = ("training", "dump_patches", "run")
 
 
 def take(root: nn.Module) -> tuple[Tensors, dict[str, Any]]:

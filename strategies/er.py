@@ -52,7 +52,7 @@ class ER(Strategy):
         if len(old.labels):
             images = torch.cat([images, self.prepare(old.images, self.memory.random)])
             labels = torch.cat([labels, old.labels])
-        loss = self.cross_entropy(self.model(images), labels)
+        loss = self.cross_entropy(self.run.model(images), labels)
         self.log("cross_entropy", loss)
         self.memory.offer(batch)
         return loss + self.penalty()
