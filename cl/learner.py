@@ -97,6 +97,7 @@ class Learner:
         self.to_device()
         if self.config.compile:
             compile_blocks(self.model.backbone)
+        self.built = snapshot.survey(self.state)
 
     @property
     def methods(self) -> Chain:
@@ -163,12 +164,14 @@ class Learner:
         steps = count_steps(len(data), self.config)
         for hooks in self.methods:
             hooks.before_training(steps)
+        self.begun = snapshot.survey(self.state)
         if midway is not None:
             tensors, values = (
                 load_tensors(midway / "training.safetensors"),
                 load_json(midway / "training.json"),
             )
-            snapshot.put(self.state, tensors, values["state"])
+            snapshot.put_tensors(self.state, tensors)
+            snapshot.put(self.state, tensors, values["attributes"], self.fabric.device)
         training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
@@ -181,10 +184,11 @@ class Learner:
         """Between two steps of `learn`: write what is needed to go on with the next step."""
         assert self.training is not None, "only while an experience is learnt"
         folder.mkdir(parents=True, exist_ok=True)
-        tensors, values = snapshot.take(self.state)
+        attributes, values = snapshot.take(self.state, self.begun)
+        tensors = {**snapshot.take_tensors(self.state), **attributes}
         more, progress = self.training.state()
         save_tensors({**tensors, **more}, folder / "training.safetensors")
-        save_json({"state": values, "training": progress}, folder / "training.json")
+        save_json({"attributes": values, "training": progress}, folder / "training.json")
         seal(folder)
 
     @property
@@ -234,10 +238,13 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write everything that is needed to go on learning: learner.json and state.safetensors."""
+        tensors, values = snapshot.take(self.state, self.built)
         folder.mkdir(parents=True, exist_ok=True)
         save_module(self.state, folder / "state.safetensors")
+        save_tensors(tensors, folder / "attributes.safetensors")
         content = {
-            "format": 1,
+            "format": 2,
+            "attributes": values,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
@@ -264,6 +271,9 @@ class Learner:
         recipe.backbone.pretrained = False  # the weights are in the state
         learner = cls(recipe, StreamInfo(**content["stream"]), content["augmentation"])
         load_module(learner.state, folder / "state.safetensors")
+        if content["format"] > 1:  # version 0.1 kept no attributes
+            tensors = load_tensors(folder / "attributes.safetensors")
+            snapshot.put(learner.state, tensors, content["attributes"], learner.fabric.device)
         learner.recipe = dict(OmegaConf.create(content["recipe"]))
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
