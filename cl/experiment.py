@@ -177,7 +177,7 @@ class Experiment:
                 self._checkpoint_midway(progress)
 
         midway, self.midway = self.midway, None
-        steps = self.learner.learn(experience, on_step=on_step, midway=midway)
+        steps = self.learner.learn_experience(experience, on_step, midway)
         trained = time.perf_counter()
         self.matrix.add(evaluate(self.learner, self.stream, experience.index))
         evaluated = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -16,6 +17,7 @@ from cl.checkpoint import (
     check_seal,
     load_json,
     load_module,
+    load_state,
     load_tensors,
     save_json,
     save_module,
@@ -46,10 +48,16 @@ class Learner:
 
     cfg: the sections strategy, plugin, backbone, trainer and seed of a configuration. stream: what may
     be known of the stream beforehand. augmentation: a key of `cl.data.AUGMENTATIONS`, used unless
-    `trainer.augment` names another.
+    `trainer.augment` names another. fabric: one that is there already.
     """
 
-    def __init__(self, cfg: DictConfig, stream: StreamInfo, augmentation: str = "none") -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        stream: StreamInfo,
+        augmentation: str = "none",
+        fabric: Fabric | None = None,
+    ) -> None:
         self.config = as_object(cfg.trainer, TrainerConfig)
         self.recipe = {
             key: cfg[key] for key in ("strategy", "plugin", "backbone", "trainer", "seed")
@@ -75,7 +83,7 @@ class Learner:
             backbone, create_cache(as_object(cfg.get("cache") or DictConfig({}), CacheConfig))
         )
         self.pretrained_numbers = count(self.model)
-        self.fabric: Fabric = create_fabric(self.config)
+        self.fabric: Fabric = fabric or create_fabric(self.config)
         fabric = self.fabric
         self.model.ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
         self.class_names: tuple[str, ...] = ()
@@ -121,13 +129,11 @@ class Learner:
         labels: Sequence[str] | Array | None = None,
         *,
         on_step: Callable[[Progress], None] = lambda progress: None,
-        midway: Path | None = None,
     ) -> int:
         """Learn an experience of a stream, or images and their labels. Returns the number of steps.
 
-        images: uint8 N × H × W × 1 or 3. labels: N names or numbers; new ones are new classes.
-        on_step: called after every step. midway: what `save_midway` wrote in this experience; the learner
-        must be as it was before it.
+        images: uint8 N × H × W × 1 or 3. labels: N names or whole numbers; new ones are new classes.
+        on_step: called after every step. If it fails, or is interrupted, the learner is what it was before.
         """
         if isinstance(data, Experience):
             experience = data
@@ -135,6 +141,23 @@ class Learner:
             raise ConfigurationError("learn(images, labels): labels are missing.")
         else:
             experience = Experience.of(data, labels, self.class_names, self.experiences)
+        before = self._remember()
+        try:
+            return self.learn_experience(experience, on_step)
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def learn_experience(
+        self,
+        experience: Experience,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        midway: Path | None = None,
+    ) -> int:
+        """As `learn`, for a run that has its checkpoints: if it fails, the learner is of no use any more.
+
+        midway: what `save_midway` wrote in this experience; the learner must be as it was before it.
+        """
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
         self.class_names = experience.names
@@ -179,6 +202,31 @@ class Learner:
         training.train(lambda order: self.training_batches(data, order), on_step)
         self.training = None
         return steps
+
+    def _remember(self) -> tuple[Any, ...]:
+        """Copies of all that learning changes: what `save` would write."""
+        tensors, values = snapshot.take(self.state, self.built)
+        facts = (self.class_names, self.experiences, self.image_shape, self.trained_numbers)
+        return (
+            snapshot.copies(self.state),
+            {k: t.clone() for k, t in tensors.items()},
+            values,
+            facts,
+        )
+
+    def _go_back(self, before: tuple[Any, ...]) -> None:
+        """Be what `_remember` saw: built anew, as a learner that is opened."""
+        state, tensors, values, facts = before
+        cache, pretrained = self.model.cache, self.model.pretrained
+        recipe = OmegaConf.create(self.recipe)
+        recipe.backbone.pretrained = False
+        again = Learner(recipe, self.stream, self.stream_augmentation, self.fabric)
+        load_state(again.state, state, "the copy")
+        snapshot.put(again.state, tensors, values, self.fabric.device)
+        again.model.cache, again.model.pretrained, again.recipe = cache, pretrained, self.recipe
+        vars(self).update(vars(again))
+        self.class_names, self.experiences, self.image_shape, self.trained_numbers = facts
+        self.to_device()
 
     def save_midway(self, folder: Path) -> None:
         """Between two steps of `learn`: write what is needed to go on with the next step."""

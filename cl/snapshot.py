@@ -95,6 +95,18 @@ def put(root: nn.Module, tensors: Tensors, values: Values, device: torch.device)
         setattr(modules[path], name, decode(value, present, tensors, device))
 
 
+def copies(root: nn.Module) -> Tensors:
+    """The state of a module as copies; of a module that says it never writes into its tensors, these."""
+    whole = {
+        id(tensor)
+        for module in root.modules()
+        if not getattr(module, "writes_in_place", True)
+        for tensor in module.buffers(recurse=False)
+    }
+    state = root.state_dict(keep_vars=True).items()
+    return {name: t.detach() if id(t) in whole else t.detach().clone() for name, t in state}
+
+
 def take_tensors(root: nn.Module) -> Tensors:
     """All parameters and buffers below `root`, also those that are not persistent."""
     return {
@@ -200,9 +212,11 @@ class Writer:
 
     def _as_built(self, value: Any, key: str) -> Any:
         """What can only be kept by being there again; a StateError if it has come later, or may change."""
-        self.objects[key] = value
-        there = self.built is None or self.built.objects.get(key) is value
-        if there and (key.startswith(NETWORK) or is_fixed(value) or may_change(value)):
+        if self.built is None:
+            self.objects[key] = value
+            return {"built": None}
+        known = key.startswith(NETWORK) or is_fixed(value) or may_change(value)
+        if self.built.objects.get(key) is value and (known or isinstance(value, defaultdict)):
             return {"built": None}
         name = key.partition(":")[2].partition(":")[0]
         raise StateError(

@@ -63,6 +63,7 @@ class Avalanche(Strategy):
 
     cost = "as the chosen one's"
     own_loop = True
+    transient = ("running",)
 
     means: Tensor
     learnt: Tensor
