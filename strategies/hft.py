@@ -54,7 +54,7 @@ class HFT(Strategy):
         self.run.model.requires_grad_(True)
         self.run.model.zero_grad()  # a gradient left from the last task would still be applied
         self.random = self.generator("half", experience.index)
-        self.images, self.shown = len(experience.train), 0
+        self.epoch = 0
         self.freeze(self.draw(self.random))
 
     def draw(self, generator: Generator) -> list[Unit]:
@@ -95,14 +95,12 @@ class HFT(Strategy):
         free = {name.rpartition(".")[0] for name, mask in masks.items() if not mask.all()}
         self.still = [name for name, _ in self.norms() if name not in free]
 
-    def loss(self, batch: Batch) -> Tensor:
-        if self.redraw == "epoch" and self.shown == self.images:
-            self.shown = 0
+    def before_step(self, batch: Batch) -> None:
+        if self.redraw == "epoch" and self.epoch < self.run.progress.epoch:
+            self.epoch = self.run.progress.epoch
             self.freeze(self.draw(self.random))
-        self.shown += len(batch.labels)
         for name, layer in self.norms():
             layer.train(self.run.model.training and name not in self.still)
-        return super().loss(batch)
 
     def after_backward(self) -> None:
         for weight, rows, _ in self.held_weights():

@@ -96,7 +96,7 @@ class Batch:
 
     images: float32 B × 3 × S × S (or `Images`, which stand for it) and labels: int64 B, on the device;
     labels may also be a function that fetches them. positions: int64 B, where in the data set they are
-    from.
+    from; −1 for an image that a method has added.
     """
 
     def __init__(

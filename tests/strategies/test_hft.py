@@ -213,6 +213,8 @@ def test_the_share_that_was_trained_is_reported(compose: Compose) -> None:
 class Watch(Plugin):
     """Notes, step by step, which rows of which weights are frozen, and all weights."""
 
+    transient = ("strategy",)
+
     def __init__(self, strategy: HFT) -> None:
         super().__init__()
         self.strategy = [strategy]
