@@ -95,7 +95,11 @@ def load_module(module: nn.Module, file: Path) -> None:
     take the stored shape; buffers that came into being later are added. WeightsError names what does
     not fit.
     """
-    stored = load_tensors(file)
+    load_state(module, load_tensors(file), file)
+
+
+def load_state(module: nn.Module, stored: Mapping[str, Tensor], file: object) -> None:
+    """As `load_module`, of tensors that are in memory. file: what errors call them."""
     missing = module.state_dict().keys() - stored.keys()
     if missing:
         raise WeightsError(f"{file} lacks {', '.join(sorted(missing)[:5])}.")

@@ -168,10 +168,9 @@ def count_correct(
     for batch, logits in learner.answers(union, task):
         labels = batch.labels.cpu()
         part = torch.from_numpy(union.part_of(batch.positions))
-        right = logits.argmax(1) == labels
-        right_within = logits.masked_fill(~own[part], -torch.inf).argmax(1) == labels
-        correct += torch.bincount(part[right], minlength=len(tests))
-        within += torch.bincount(part[right_within], minlength=len(tests))
+        right, right_within = learner.strategy.objective.right(logits, labels, own[part])
+        correct.index_add_(0, part, right)
+        within.index_add_(0, part, right_within)
     return list(zip(correct.tolist(), within.tolist(), strict=True))
 
 

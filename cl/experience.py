@@ -9,6 +9,8 @@ import numpy as np
 
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.unlabelled import Unlabelled
+from cl.errors import DataError
+from cl.names import class_name
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class Experience:
     def of(
         cls, images: Array, labels: Sequence[str] | Array, known: Sequence[str], index: int
     ) -> Experience:
-        """Of images and as many labels: names, or numbers that stand for names. known: the classes so far."""
-        given = [str(label) for label in np.asarray(labels)]
+        """Of images and as many labels: names, or whole numbers that stand for them.
+
+        known: the classes so far. DataError for labels of another type, and if there is not one for each.
+        """
+        given = [class_name(label) for label in labels]
+        if len(given) != len(images):
+            raise DataError(f"{len(images)} images, but {len(given)} labels; give one for each.")
         names = tuple(dict.fromkeys((*known, *given)))
         number = {name: label for label, name in enumerate(names)}
         targets = np.array([number[name] for name in given], dtype=np.int64)

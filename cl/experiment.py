@@ -28,8 +28,9 @@ from cl.metrics import summarise
 from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
 from cl.stopping import StoppedError, StopRequest
 from cl.stored import fields
+from cl.strategy import Progress
 from cl.stream import Experience, Stream
-from cl.training import Progress, count_steps
+from cl.training import count_steps
 from cl.trust import Kind, check_trust
 
 KINDS = {
@@ -183,7 +184,7 @@ class Experiment:
                 self._checkpoint_midway(progress)
 
         midway, self.midway = self.midway, None
-        steps = self.learner.learn(experience, on_step=on_step, midway=midway)
+        steps = self.learner.learn_experience(experience, on_step, midway)
         trained = time.perf_counter()
         self.matrix.add(evaluate(self.learner, self.stream, experience.index))
         evaluated = time.perf_counter()

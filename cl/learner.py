@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -16,6 +17,7 @@ from cl.checkpoint import (
     check_seal,
     load_json,
     load_module,
+    load_state,
     load_tensors,
     save_json,
     save_module,
@@ -36,8 +38,8 @@ from cl.models.model import Model
 from cl.parallel import Ranks
 from cl.random import derive_seed
 from cl.stored import as_config
-from cl.strategy import Hooks, Plugin, Strategy
-from cl.training import Progress, Training, count_steps, create_fabric
+from cl.strategy import Chain, Plugin, Progress, Run, Strategy
+from cl.training import Training, count_steps, create_fabric
 from cl.trust import Kind, check_trust
 
 KINDS = {
@@ -52,10 +54,16 @@ class Learner:
 
     cfg: the sections strategy, plugin, backbone, trainer and seed of a configuration. stream: what may
     be known of the stream beforehand. augmentation: a key of `cl.data.AUGMENTATIONS`, used unless
-    `trainer.augment` names another.
+    `trainer.augment` names another. fabric: one that is there already.
     """
 
-    def __init__(self, cfg: DictConfig, stream: StreamInfo, augmentation: str = "none") -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        stream: StreamInfo,
+        augmentation: str = "none",
+        fabric: Fabric | None = None,
+    ) -> None:
         self.config = as_object(cfg.trainer, TrainerConfig)
         self.recipe = {
             key: cfg[key] for key in ("strategy", "plugin", "backbone", "trainer", "seed")
@@ -81,7 +89,7 @@ class Learner:
             backbone, create_cache(as_object(cfg.get("cache") or DictConfig({}), CacheConfig))
         )
         self.pretrained_numbers = count(self.model)
-        self.fabric: Fabric = create_fabric(self.config)
+        self.fabric: Fabric = fabric or create_fabric(self.config)
         fabric = self.fabric
         self.model.ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
         self.class_names: tuple[str, ...] = ()
@@ -89,19 +97,26 @@ class Learner:
         self.image_shape: tuple[int, ...] | None = None
         self.trained_numbers: int | None = None
         self.training: Training | None = None
-        for hooks in self.hooks:
-            size = self.config.evaluation_batch_size
-            device = self.fabric.device
-            hooks.attach(self.model, self.seed, device, size, self.augmentation, self.config)
+        self.run = Run(
+            self.model,
+            self.seed,
+            fabric.device,
+            self.config,
+            self.augmentation,
+            self.strategy,
+        )
+        for hooks in self.methods:
+            hooks.run = self.run
             hooks.setup(self.model, stream)
         self.to_device()
         if self.config.compile:
             compile_blocks(self.model.backbone)
+        self.built = snapshot.survey(self.state)
 
     @property
-    def hooks(self) -> tuple[Hooks, ...]:
+    def methods(self) -> Chain:
         """The strategy and then the plugins: the order in which hooks are called."""
-        return (self.strategy, *self.plugins)
+        return Chain(self.strategy, self.plugins)
 
     @property
     def state(self) -> nn.ModuleDict:
@@ -120,13 +135,11 @@ class Learner:
         labels: Sequence[str] | Array | None = None,
         *,
         on_step: Callable[[Progress], None] = lambda progress: None,
-        midway: Path | None = None,
     ) -> int:
         """Learn an experience of a stream, or images and their labels. Returns the number of steps.
 
-        images: uint8 N × H × W × 1 or 3. labels: N names or numbers; new ones are new classes.
-        on_step: called after every step. midway: what `save_midway` wrote in this experience; the learner
-        must be as it was before it.
+        images: uint8 N × H × W × 1 or 3. labels: N names or whole numbers; new ones are new classes.
+        on_step: called after every step. If it fails, or is interrupted, the learner is what it was before.
         """
         if isinstance(data, Experience):
             experience = data
@@ -134,12 +147,29 @@ class Learner:
             raise ConfigurationError("learn(images, labels): labels are missing.")
         else:
             experience = Experience.of(data, labels, self.class_names, self.experiences)
+        before = self._remember()
+        try:
+            return self.learn_experience(experience, on_step)
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def learn_experience(
+        self,
+        experience: Experience,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        midway: Path | None = None,
+    ) -> int:
+        """As `learn`, for a run that has its checkpoints: if it fails, the learner is of no use any more.
+
+        midway: what `save_midway` wrote in this experience; the learner must be as it was before it.
+        """
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
         self.class_names = experience.names
-        for hooks in self.hooks:
-            hooks.logged.clear()
-        for hooks in self.hooks:
+        self.run.logged.clear()
+        self.run.progress = Progress(experience.index)
+        for hooks in self.methods:
             hooks.before_experience(experience)
         self.to_device()
         trained = self._trained()
@@ -148,8 +178,8 @@ class Learner:
         untrained = self.strategy.gradient_free or self.strategy.own_loop
         steps = 0 if untrained else self._train(experience, on_step, midway)
         self.model.eval()
-        for hooks in self.hooks:
-            hooks.logged.clear()
+        self.run.logged.clear()
+        for hooks in self.methods:
             hooks.after_experience(experience)
         self.to_device()
         self.model.weights_changed()
@@ -159,41 +189,60 @@ class Learner:
     def _train(
         self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None
     ) -> int:
-        data = self.strategy.training_data(experience)
+        data = self.methods.training_data(experience)
         steps = count_steps(len(data), self.config)
-        for hooks in self.hooks:
+        for hooks in self.methods:
             hooks.before_training(steps)
+        self.begun = snapshot.survey(self.state)
         if midway is not None:
             tensors, values = (
                 load_tensors(midway / "training.safetensors"),
                 load_json(midway / "training.json"),
             )
-            snapshot.put(self.state, tensors, values["state"])
-        training = Training(
-            self.fabric,
-            self.model,
-            self.strategy,
-            self.plugins,
-            experience.index,
-            self.config,
-            steps,
-            self.seed,
-        )
+            snapshot.put_tensors(self.state, tensors)
+            snapshot.put(self.state, tensors, values["attributes"], self.fabric.device)
+        training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
         self.training = training
-        training.run(lambda order: self.training_batches(data, order), on_step)
+        training.train(lambda order: self.training_batches(data, order), on_step)
         self.training = None
         return steps
+
+    def _remember(self) -> tuple[Any, ...]:
+        """Copies of all that learning changes: what `save` would write."""
+        tensors, values = snapshot.take(self.state, self.built)
+        facts = (self.class_names, self.experiences, self.image_shape, self.trained_numbers)
+        return (
+            snapshot.copies(self.state),
+            {k: t.clone() for k, t in tensors.items()},
+            values,
+            facts,
+        )
+
+    def _go_back(self, before: tuple[Any, ...]) -> None:
+        """Be what `_remember` saw: built anew, as a learner that is opened."""
+        state, tensors, values, facts = before
+        cache, pretrained = self.model.cache, self.model.pretrained
+        recipe = OmegaConf.create(self.recipe)
+        recipe.backbone.pretrained = False
+        again = Learner(recipe, self.stream, self.stream_augmentation, self.fabric)
+        load_state(again.state, state, "the copy")
+        snapshot.put(again.state, tensors, values, self.fabric.device)
+        again.model.cache, again.model.pretrained, again.recipe = cache, pretrained, self.recipe
+        vars(self).update(vars(again))
+        self.class_names, self.experiences, self.image_shape, self.trained_numbers = facts
+        self.to_device()
 
     def save_midway(self, folder: Path) -> None:
         """Between two steps of `learn`: write what is needed to go on with the next step."""
         assert self.training is not None, "only while an experience is learnt"
         folder.mkdir(parents=True, exist_ok=True)
-        tensors, values = snapshot.take(self.state)
+        attributes, values = snapshot.take(self.state, self.begun)
+        tensors = {**snapshot.take_tensors(self.state), **attributes}
         more, progress = self.training.state()
         save_tensors({**tensors, **more}, folder / "training.safetensors")
-        save_json({"state": values, "training": progress}, folder / "training.json")
+        save_json({"attributes": values, "training": progress}, folder / "training.json")
         seal(folder)
 
     @property
@@ -204,7 +253,7 @@ class Learner:
     @property
     def logged(self) -> dict[str, Tensor]:
         """The numbers that the methods reported last."""
-        return {name: value for hooks in self.hooks for name, value in hooks.logged.items()}
+        return self.run.logged
 
     def training_batches(self, data: ArrayDataset, order: Order) -> Iterator[Batch]:
         """What is left of one shuffled, augmented pass over training data."""
@@ -232,7 +281,7 @@ class Learner:
         size, device = self.config.evaluation_batch_size, self.fabric.device
         for batch in batches(data, self.model.transform, size, device):
             with self.fabric.autocast(), self.model.ranks.sharing():
-                answer = self.strategy.predict(batch.images, task)
+                answer = self.methods.predict(batch.images, task)
             yield batch, answer.float().cpu()
         if self.model.cache is not None:
             self.model.cache.flush()
@@ -243,10 +292,13 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write everything that is needed to go on learning: learner.json and state.safetensors."""
+        tensors, values = snapshot.take(self.state, self.built)
         folder.mkdir(parents=True, exist_ok=True)
         save_module(self.state, folder / "state.safetensors")
+        save_tensors(tensors, folder / "attributes.safetensors")
         content = {
             "format": FORMAT,
+            "attributes": values,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
@@ -274,6 +326,9 @@ class Learner:
         opened.backbone.pretrained = False  # the weights are in the state
         learner = cls(opened, StreamInfo(**content["stream"]), content["augmentation"])
         load_module(learner.state, folder / "state.safetensors")
+        if content["format"] > 1:  # version 0.1 kept no attributes
+            tensors = load_tensors(folder / "attributes.safetensors")
+            snapshot.put(learner.state, tensors, content["attributes"], learner.fabric.device)
         learner.recipe = dict(recipe)
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
@@ -304,7 +359,7 @@ class Learner:
         """What the optimiser trains, each once."""
         if self.strategy.gradient_free:
             return []
-        groups = self.strategy.parameter_groups()
+        groups = self.methods.parameter_groups()
         return list({id(p): p for group in groups for p in group["params"]}.values())
 
     @property

@@ -9,9 +9,11 @@ from cl.checkpoint import load_json
 from cl.errors import WeightsError
 from cl.stored import fields
 
-FORMAT = 1
+FORMAT = 2
+"""Version 0.1 wrote format 1, which had no attributes."""
 CONTENT = {
     "format": int,
+    "attributes": dict,
     "recipe": dict,
     "stream": dict,
     "augmentation": str,
@@ -26,10 +28,13 @@ STREAM = {"name": str, "scenario": str, "experiences": int}
 
 def read_description(file: Path) -> dict[str, Any]:
     """The content of a learner.json; WeightsError when it is not as `Learner.save` writes it."""
-    content = fields(load_json(file), file, CONTENT, WeightsError)
-    if content["format"] != FORMAT:
+    content = load_json(file)
+    if isinstance(content, dict) and content.get("format") == 1:
+        content["attributes"] = {}
+    content = fields(content, file, CONTENT, WeightsError)
+    if content["format"] not in (1, FORMAT):
         raise WeightsError(
-            f"{file} has format {content['format']}, and this version of Palimpsest reads {FORMAT}."
+            f"{file} has format {content['format']}; this version of Palimpsest reads up to {FORMAT}."
         )
     for part, kinds in {"recipe": RECIPE, "stream": STREAM}.items():
         found = fields(content[part], f"{file}: {part}", kinds, WeightsError)

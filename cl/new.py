@@ -50,7 +50,7 @@ class {cls}(Strategy):
     def penalty(self) -> Tensor | float:
         if not self.strength or not len(self.anchor):
             return 0.0
-        weights = dict(self.model.named_parameters())
+        weights = dict(self.run.model.named_parameters())
         # The head has grown since: only its old rows are held.
         terms = [
             (leading(weights[name], old.shape) - old).square().sum()
@@ -61,7 +61,7 @@ class {cls}(Strategy):
         return energy
 
     def after_experience(self, experience: Experience) -> None:
-        for name, weight in self.model.named_parameters():
+        for name, weight in self.run.model.named_parameters():
             self.anchor[name] = weight.detach().clone()
 '''
 

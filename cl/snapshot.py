@@ -1,99 +1,289 @@
-"""Everything that changes while an experience is learnt, as tensors and plain values, and back again.
+"""What a learner holds, as tensors and plain values, and back again.
 
-A checkpoint between two experiences holds what `state_dict` names. In the middle of one a method also has
-counters, generators and buffers that last only for it. On the way back the hooks before the training have
-run again, so that every module is there; then these values are put in.
+Torch finds parameters and buffers. A method also has attributes: counters, sets, generators, arrays. They
+are found here, written as JSON with their tensors beside it, and put into a learner that was built anew
+by the same recipe. What cannot be written is left alone if it cannot change and is the very object that was
+there when the learner was built, and refused otherwise: nothing is lost without a word.
 """
 
 from __future__ import annotations
 
+import functools
+import random
+import re
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from cl.errors import PalimpsestError, WeightsError
+
 Tensors = dict[str, Tensor]
+Values = dict[str, Any]
 
-NOT_KEPT = ("training", "dump_patches", "seed", "device", "batch_size", "augmentation")
+MODULES_OWN = frozenset(vars(nn.Module())) | {"run", "dump_patches"}
+"""Attributes that every module has, or that the framework sets."""
+
+FRAMEWORKS = "model"
+"""The module whose own attributes are the framework's; those of the modules in it are not."""
+
+NETWORK = "model."
+"""What is in the model, networks of others among it, may hold any object that was there from the start."""
+
+PLAIN = (type(None), bool, int, float, str)
+SEQUENCES: dict[str, Any] = {k.__name__: k for k in (list, tuple, set, frozenset, deque)}
+MAPPINGS: dict[str, Any] = {kind.__name__: kind for kind in (dict, OrderedDict, Counter)}
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+VALUES = (bytes, complex, range, slice, Enum, PurePath, re.Pattern, torch.dtype, torch.device)
+FIXED = (type, ModuleType, *FUNCTIONS, *VALUES, torch.Size, nn.Module, nn.Parameter)
+HIDDEN = (random.Random, np.random.Generator, np.random.RandomState)
+"""Their state is in no attribute."""
 
 
-def take(root: nn.Module) -> tuple[Tensors, dict[str, Any]]:
-    """All parameters and buffers below `root`, and the other attributes that are plain values."""
-    tensors: Tensors = {}
-    values: dict[str, Any] = {}
-    for path, module in root.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                tensors[f"{path}:{name}"] = tensor.detach()
-        for name, value in vars(module).items():
-            if name.startswith("_") or name in NOT_KEPT or not is_plain(value):
-                continue
-            values[f"{path}:{name}"] = encode(value, f"{path}:{name}", tensors)
-    return tensors, values
+class StateError(PalimpsestError):
+    """A method holds something that cannot be kept."""
 
 
-def put(root: nn.Module, tensors: Tensors, values: dict[str, Any]) -> None:
-    """Put what `take` gave into modules of the same structure; shapes may differ."""
+@dataclass(frozen=True)
+class Built:
+    """What a learner held at one moment: later, this much need not be written.
+
+    values: of the attributes that can be written. objects: what cannot, by its place.
+    """
+
+    values: Values = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
+
+
+def survey(root: nn.Module) -> Built:
+    """What is below `root` now."""
+    writer = Writer(root, None)
+    return Built(
+        {key: writer.encode(value, key) for key, value in attributes(root)}, writer.objects
+    )
+
+
+def take(root: nn.Module, built: Built) -> tuple[Tensors, Values]:
+    """The attributes of all modules below `root` that are not as they were when it was built.
+
+    Raises StateError for the first that cannot be kept.
+    """
+    writer, values = Writer(root, built), {}
+    for key, value in attributes(root):
+        before = len(writer.tensors)
+        encoded = writer.encode(value, key)
+        if len(writer.tensors) > before or encoded != built.values.get(key):
+            values[key] = encoded
+    return writer.tensors, values
+
+
+def put(root: nn.Module, tensors: Tensors, values: Values, device: torch.device) -> None:
+    """Put what `take` gave into modules of the same structure."""
+    modules = dict(root.named_modules())
+    for key, value in values.items():
+        path, _, name = key.partition(":")
+        if path not in modules:
+            raise WeightsError(f"This learner has no {path}, for which {name} was kept.")
+        present = getattr(modules[path], name, None)
+        setattr(modules[path], name, decode(value, present, tensors, device))
+
+
+def copies(root: nn.Module) -> Tensors:
+    """The state of a module as copies; of a module that says it never writes into its tensors, these."""
+    whole = {
+        id(tensor)
+        for module in root.modules()
+        if not getattr(module, "writes_in_place", True)
+        for tensor in module.buffers(recurse=False)
+    }
+    state = root.state_dict(keep_vars=True).items()
+    return {name: t.detach() if id(t) in whole else t.detach().clone() for name, t in state}
+
+
+def take_tensors(root: nn.Module) -> Tensors:
+    """All parameters and buffers below `root`, also those that are not persistent."""
+    return {
+        f"{path}:{name}": tensor.detach()
+        for path, module in root.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
+
+
+def put_tensors(root: nn.Module, tensors: Tensors) -> None:
+    """Put what `take_tensors` gave into modules of the same structure; shapes may differ."""
     modules = dict(root.named_modules())
     for key, tensor in tensors.items():
         path, _, name = key.partition(":")
         if path not in modules or ":" in name:
-            continue  # belongs to a value
-        own = modules[path]
-        now = own._parameters.get(name) if name in own._parameters else own._buffers.get(name)
+            continue  # belongs to an attribute
+        owner = modules[path]
+        parameter = owner._parameters.get(name)
+        now = owner._buffers.get(name) if parameter is None else parameter
         if now is None:
-            own.register_buffer(name, tensor, persistent=False)
+            owner.register_buffer(name, tensor, persistent=False)
         elif now.shape == tensor.shape:
-            now.data.copy_(
-                tensor
-            )  # in place: a product's last bits depend on how its factors lie in memory
+            # In place: a product's last bits depend on how its factors lie in memory.
+            now.data.copy_(tensor)
         else:
             now.data = tensor.to(now)
-    for key, value in values.items():
-        path, _, name = key.partition(":")
-        setattr(modules[path], name, decode(value, getattr(modules[path], name, None), tensors))
 
 
-def is_plain(value: Any) -> bool:
-    """Whether `value` is made of numbers, texts, tensors and generators; a parameter has another owner."""
-    if isinstance(value, list | tuple):
-        return all(is_plain(each) for each in value)
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and is_plain(each) for k, each in value.items())
-    if isinstance(value, nn.Parameter):
+def attributes(root: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and value of each attribute of a module below `root` that is not torch's or the framework's."""
+    for path, module in root.named_modules():
+        left_out = MODULES_OWN | set(getattr(module, "transient", ()))
+        for name, value in vars(module).items():
+            if path != FRAMEWORKS and name not in left_out:
+                yield f"{path}:{name}", value
+
+
+class Writer:
+    """Values as JSON knows them; their tensors, and the objects that it cannot know, beside it.
+
+    built: what is accepted of such objects; None accepts all.
+    """
+
+    def __init__(self, root: nn.Module, built: Built | None) -> None:
+        self.tensors: Tensors = {}
+        self.objects: dict[str, Any] = {}
+        self.built = built
+        self.known = {id(part) for part in (*root.modules(), *root.parameters())}
+        self.inside: list[int] = []  # objects that are being encoded
+
+    def encode(self, value: Any, key: str) -> Any:
+        """`value`, found at `key`: {kind: content}."""
+        if type(value) in PLAIN:
+            return {"value": value}
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            kind = "cpu" if value.device.type == "cpu" else "tensor"
+            return self._tensor(value.detach(), key, kind)
+        if isinstance(value, Generator):
+            return self._tensor(value.get_state(), key, "generator")
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+            kind = "array" if isinstance(value, np.ndarray) else "number"
+            return self._tensor(torch.from_numpy(np.array(value)), key, kind)
+        if type(value) in SEQUENCES.values():
+            items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+            encoded = [self.encode(item, f"{key}:{i}") for i, item in enumerate(items)]
+            return {type(value).__name__: encoded}
+        if type(value) in MAPPINGS.values():
+            return {type(value).__name__: self._pairs(value, key)}
+        if isinstance(value, defaultdict):
+            self._as_built(value, key)  # its factory
+            return {"filled": self._pairs(value, key)}
+        if isinstance(value, nn.Module) and id(value) not in self.known:
+            return self._module(value, key)
+        if may_change(value) and id(value) not in self.inside:
+            return self._object(value, key)
+        return self._as_built(value, key)
+
+    def _pairs(self, value: dict[Any, Any], key: str) -> list[Any]:
+        return [
+            [self.encode(k, f"{key}:{i}:key"), self.encode(v, f"{key}:{i}")]
+            for i, (k, v) in enumerate(value.items())
+        ]
+
+    def _tensor(self, tensor: Tensor, key: str, kind: str) -> Any:
+        self.tensors[f"{key}:"] = tensor
+        return {kind: f"{key}:"}
+
+    def _module(self, module: nn.Module, key: str) -> Any:
+        """A module that torch does not find: its tensors go into the module that is there when it is read."""
+        self._as_built(module, key)
+        return {
+            "module": [self._tensor(t, f"{key}:{n}", n) for n, t in module.state_dict().items()]
+        }
+
+    def _object(self, value: Any, key: str) -> Any:
+        """An object with attributes: these go into the object that is there when it is read."""
+        self._as_built(value, key)
+        self.inside.append(id(value))
+        content = {name: self.encode(own, f"{key}:{name}") for name, own in vars(value).items()}
+        self.inside.pop()
+        return {"object": content}
+
+    def _as_built(self, value: Any, key: str) -> Any:
+        """What can only be kept by being there again; a StateError if it has come later, or may change."""
+        if self.built is None:
+            self.objects[key] = value
+            return {"built": None}
+        known = key.startswith(NETWORK) or is_fixed(value) or may_change(value)
+        if self.built.objects.get(key) is value and (known or isinstance(value, defaultdict)):
+            return {"built": None}
+        name = key.partition(":")[2].partition(":")[0]
+        raise StateError(
+            f"{key.replace(':', '.')} holds {_described(value)}, which cannot be saved. What survives are "
+            "numbers, strings, tensors, arrays, torch generators, and lists, tuples, dicts and sets of them; "
+            "modules and parameters as attributes of their own (or in nn.ModuleList, nn.ParameterList). If "
+            f"it need not survive, say so in the class: transient = ('{name}',)."
+        )
+
+
+def is_fixed(value: Any) -> bool:
+    """Whether it cannot change: a class, a function, a frozen dataclass …; or a module, which torch finds."""
+    return isinstance(value, FIXED) or _is_frozen(value)
+
+
+def may_change(value: Any) -> bool:
+    """Whether it is an object of some class of Python's, with attributes that tell all about it."""
+    if isinstance(value, (*FIXED, *HIDDEN)) or _is_frozen(value):
         return False
-    return value is None or isinstance(value, bool | int | float | str | Tensor | Generator)
+    return type(value).__module__ != "builtins" and hasattr(value, "__dict__")
 
 
-def encode(value: Any, key: str, tensors: Tensors) -> Any:
-    """`value` as JSON knows it; its tensors go into `tensors` under names that begin with `key`."""
-    if isinstance(value, Tensor | Generator):
-        tensors[f"{key}:"] = value.get_state() if isinstance(value, Generator) else value.detach()
-        return {"tensor" if isinstance(value, Tensor) else "generator": f"{key}:"}
-    if isinstance(value, list | tuple):
-        kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [encode(each, f"{key}:{i}", tensors) for i, each in enumerate(value)]}
-    if isinstance(value, dict):
-        return {"dict": {k: encode(each, f"{key}:{k}", tensors) for k, each in value.items()}}
-    return {"value": value}
+def _is_frozen(value: Any) -> bool:
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    return parameters is not None and bool(parameters.frozen)
 
 
-def decode(found: dict[str, Any], present: Any, tensors: Tensors) -> Any:
-    """The value again. present: what is there now; a generator is set, not replaced."""
-    ((kind, content),) = found.items()
-    if kind == "tensor":
-        tensor = tensors[content]
-        return tensor.to(present.device) if isinstance(present, Tensor) else tensor
+def _described(value: Any) -> str:
+    kind = type(value)
+    return (
+        f"a {kind.__name__}"
+        if kind.__module__ == "builtins"
+        else f"a {kind.__module__}.{kind.__name__}"
+    )
+
+
+def decode(encoded: dict[str, Any], present: Any, tensors: Tensors, device: torch.device) -> Any:
+    """The value again. present: what is there now; generators, modules and objects are set, not replaced."""
+    ((kind, content),) = encoded.items()
+    if kind == "value":
+        return content
+    if kind in ("tensor", "cpu"):
+        return tensors[content].to(device if kind == "tensor" else "cpu")
+    if kind in ("array", "number"):
+        array = tensors[content].numpy()
+        return array if kind == "array" else array[()]
     if kind == "generator":
         generator = present if isinstance(present, Generator) else torch.Generator()
         generator.set_state(tensors[content])
         return generator
-    if kind in ("list", "tuple"):
-        there = list(present) if isinstance(present, list | tuple) else []
+    if kind in SEQUENCES:
+        there = list(present) if isinstance(present, list | tuple | deque) else []
         there += [None] * (len(content) - len(there))
-        made = [decode(each, old, tensors) for each, old in zip(content, there, strict=False)]
-        return tuple(made) if kind == "tuple" else made
-    if kind == "dict":
+        items = (decode(e, now, tensors, device) for e, now in zip(content, there, strict=False))
+        return SEQUENCES[kind](items)
+    if kind in MAPPINGS or kind == "filled":
+        pairs = [(decode(k, None, tensors, device), v) for k, v in content]
         known = present if isinstance(present, dict) else {}
-        return {k: decode(each, known.get(k), tensors) for k, each in content.items()}
-    return content
+        found = {k: decode(v, known.get(k), tensors, device) for k, v in pairs}
+        if kind in MAPPINGS:
+            return MAPPINGS[kind](found)
+        present.clear()
+        present.update(found)
+    if kind == "module":
+        named = {name: tensors[key] for item in content for name, key in item.items()}
+        present.load_state_dict(named)
+    elif kind == "object":
+        for name, value in content.items():
+            setattr(present, name, decode(value, getattr(present, name, None), tensors, device))
+    return present

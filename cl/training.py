@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,45 +15,27 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cl.config import TrainerConfig
-from cl.data import Batch, Order
+from cl.data import ArrayDataset, Batch, Order
 from cl.errors import ConfigurationError, DivergenceError
 from cl.models.model import Model
 from cl.random import derive_seed, generator
-from cl.strategy import Hooks, ParameterGroup, Plugin, Strategy
+from cl.strategy import Chain, Hooks, ParameterGroup, Progress, Run
 
 CHECK_STEPS = 50
 """On a GPU, how often the loss is looked at: reading it waits for the device."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where the training of an experience is; given to the callback after every step.
-
-    loss is a tensor on the device: reading it costs a synchronisation.
-    """
-
-    experience: int
-    step: int
-    steps: int
-    images: int
-    lr: float
-    loss: Tensor
-
-
-class Objective(nn.Module):
+class StepLoss(nn.Module):
     """The whole loss of a step as one module, so that Fabric can wrap it (precision, DDP)."""
 
-    def __init__(self, model: Model, strategy: Strategy, plugins: Sequence[Plugin]) -> None:
+    def __init__(self, model: Model, methods: Chain) -> None:
         super().__init__()
-        self.model, self.strategy, self.plugins = model, strategy, list(plugins)
+        self.model, self.strategy, self.methods = model, methods.strategy, methods
 
     def forward(self, batch: Batch) -> Tensor:
         """The scalar loss of a batch."""
         with self.model.ranks.sharing():
-            loss = self.strategy.loss(batch)
-            for plugin in self.plugins:
-                loss = loss + plugin.loss(batch) + plugin.penalty()
-        return loss
+            return self.methods.loss(batch)
 
 
 def create_fabric(config: TrainerConfig) -> Fabric:
@@ -88,60 +70,68 @@ def create_fabric(config: TrainerConfig) -> Fabric:
 class Training:
     """The optimisation of one experience; it can say where it is and go on from there.
 
-    steps: of all passes together.
+    data: what is trained on. run: the methods'; its `progress` and `optimizer` are kept up to date.
     """
 
     def __init__(
         self,
         fabric: Fabric,
-        model: Model,
-        strategy: Strategy,
-        plugins: Sequence[Plugin],
+        methods: Chain,
+        run: Run,
+        data: ArrayDataset,
         experience: int,
-        config: TrainerConfig,
-        steps: int,
-        seed: int,
     ) -> None:
-        torch.manual_seed(derive_seed(seed, "training", experience))  # dropout
-        self.fabric, self.model, self.config = fabric, model, config
-        self.hooks: list[Hooks] = [strategy, *plugins]
-        self.experience, self.steps = experience, steps
-        optimizer = create_optimizer(strategy.parameter_groups(), config)
-        self.objective, self.optimizer = fabric.setup(
-            Objective(model, strategy, plugins), optimizer
-        )
+        torch.manual_seed(derive_seed(run.seed, "training", experience))  # dropout
+        config, steps = run.trainer, count_steps(len(data), run.trainer)
+        self.fabric, self.methods, self.context, self.config = fabric, methods, run, config
+        optimizer = create_optimizer(methods.parameter_groups(), config)
+        self.loss, self.optimizer = fabric.setup(StepLoss(run.model, methods), optimizer)
         self.schedule = LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(config, step, steps),
         )
-        self.order = Order(generator(seed, "order", experience))
-        self.epoch = self.step = self.images = 0
+        self.order = Order(
+            generator(run.seed, "order", experience), lambda drawn: methods.order(drawn, data)
+        )
+        run.optimizer = optimizer
+        run.progress = Progress(experience, 0, config.epochs, 0, steps)
 
-    def run(
+    @property
+    def progress(self) -> Progress:
+        """Where it is."""
+        return self.context.progress
+
+    def train(
         self, data: Callable[[Order], Iterator[Batch]], on_step: Callable[[Progress], None]
     ) -> None:
         """Take what is left of the steps, calling the hooks of each in order.
 
         data: what is left of a shuffled pass, given its order. There are `config.epochs` passes.
         """
-        self.model.train()
-        while self.epoch < self.config.epochs:
+        model = self.context.model
+        model.train()
+        while self.progress.epoch < self.progress.epochs:
             for batch in data(self.order):
-                on_step(self._take(batch))
-            self.epoch += 1
-        self.model.eval()
-        for hook in self.hooks:
-            hook.after_training()
+                self._take(batch)
+                on_step(self.progress)
+            self.context.progress = replace(self.progress, epoch=self.progress.epoch + 1)
+        model.eval()
+        for hooks in self.methods:
+            hooks.after_training()
+        self.context.optimizer = None
 
-    def _take(self, batch: Batch) -> Progress:
+    def _take(self, batch: Batch) -> None:
+        for hooks in self.methods:
+            hooks.before_step(batch)
         lr = float(self.schedule.get_last_lr()[0])
-        loss = take_step(self.fabric, self.objective, self.optimizer, self.hooks, batch)
+        loss = take_step(self.fabric, self.loss, self.optimizer, list(self.methods), batch)
         self.schedule.step()
-        self.step, self.images = self.step + 1, self.images + len(batch.labels)
+        now = self.progress
+        step, images = now.step + 1, now.images + len(batch)
+        self.context.progress = replace(now, step=step, images=images, lr=lr, loss=loss)
         on_cpu = self.fabric.device.type == "cpu"
-        if on_cpu or self.step % CHECK_STEPS == 0 or self.step == self.steps:
-            check_finite(loss, self.model, self.step, lr)
-        return Progress(self.experience, self.step, self.steps, self.images, lr, loss)
+        if on_cpu or step % CHECK_STEPS == 0 or step == now.steps:
+            check_finite(loss, self.context.model, step, lr)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Where it is: tensors, and values for JSON. The model's and the methods' state is not in it."""
@@ -156,14 +146,18 @@ class Training:
             {k: v for k, v in group.items() if k != "params"} for group in optimizer["param_groups"]
         ]
         schedule = {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"}
-        counters = {"epoch": self.epoch, "step": self.step, "images": self.images}
+        now = self.progress
+        tensors["loss"] = now.loss
+        counters = {"epoch": now.epoch, "step": now.step, "images": now.images, "lr": now.lr}
         scaler = getattr(self.fabric._precision, "scaler", None)
         scale = None if scaler is None else scaler.state_dict()
         return tensors, {**counters, "groups": groups, "schedule": schedule, "scaler": scale}
 
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
-        self.epoch, self.step, self.images = values["epoch"], values["step"], values["images"]
+        counters = {key: values[key] for key in ("epoch", "step", "images", "lr")}
+        loss = tensors["loss"].to(self.fabric.device)
+        self.context.progress = replace(self.progress, **counters, loss=loss)
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -175,7 +169,7 @@ class Training:
         self.optimizer.load_state_dict({"state": state, "param_groups": merged})
         no_lambdas = {"lr_lambdas": [None] * len(groups)}  # ours are there already
         self.schedule.load_state_dict({**values["schedule"], **no_lambdas})
-        self.order.load({n: tensors[f"order.{n}"] for n in ("begun", "now", "batch")})
+        self.order.load({n: tensors[f"order.{n}"] for n in ("positions", "now", "batch")})
         torch.set_rng_state(tensors["random"])
         if self.fabric.device.type == "cuda" and "random_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random_cuda"], self.fabric.device)
@@ -184,10 +178,10 @@ class Training:
 
 
 def take_step(
-    fabric: Fabric, objective: nn.Module, optimizer: Any, hooks: Sequence[Hooks], batch: Batch
+    fabric: Fabric, step_loss: nn.Module, optimizer: Any, hooks: Sequence[Hooks], batch: Batch
 ) -> Tensor:
     """One step of the optimisation with its hooks; returns the loss before it, detached."""
-    loss: Tensor = objective(batch)
+    loss: Tensor = step_loss(batch)
     optimizer.zero_grad()
     fabric.backward(loss)
     for hook in hooks:

@@ -67,24 +67,24 @@ class APER(Strategy):
     def before_experience(self, experience: Experience) -> None:
         self.gradient_free = experience.index > 0
         if not self.gradient_free:
-            self.own_head = begin_first_session(self.model, experience.seen, self.generator)
+            self.own_head = begin_first_session(self.run.model, experience.seen, self.generator)
         self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         if experience.index == 0:
-            end_first_session(self.model, self.own_head)
+            end_first_session(self.run.model, self.own_head)
             del self.own_head
             self.grow_head(experience)
         for batch in self.batches(experience):
-            self.model.head.update(self.features(batch.images), batch.labels)
+            self.run.model.head.update(self.features(batch.images), batch.labels)
 
     def features(self, images: Tensor) -> Tensor:
         """The pretrained and the adapted features, B × 2 · features."""
         if self.adaptation == "adapter":
-            return torch.cat(list(encode_slots(self.model, images, [BARE, 0])), dim=1)
+            return torch.cat(list(encode_slots(self.run.model, images, [BARE, 0])), dim=1)
         pretrained = self.pretrained if self.adaptation == "finetune" else self.twin[0]
-        return torch.cat([pretrained(images), self.model.encode(images)], dim=1)
+        return torch.cat([pretrained(images), self.run.model.encode(images)], dim=1)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
-        return self.model.head(self.features(images))
+        return self.run.model.head(self.features(images))

@@ -63,6 +63,7 @@ class Avalanche(Strategy):
 
     cost = "as the chosen one's"
     own_loop = True
+    transient = ("running",)
 
     means: Tensor
     learnt: Tensor
@@ -80,14 +81,14 @@ class Avalanche(Strategy):
         self.create = find(self.name)
         check_arguments(self.name, self.create, self.args)
         require(
-            self.trainer.precision == "32",
+            self.run.trainer.precision == "32",
             "strategy=avalanche: Avalanche's loop computes in 32 bits: trainer.precision=32.",
         )
         room = self.args.get("mem_size", 200)
         require(
-            self.name != "GSS_greedy" or room >= self.trainer.batch_size + 32,
+            self.name != "GSS_greedy" or room >= self.run.trainer.batch_size + 32,
             f"strategy.args.mem_size={room}: GSS_greedy compares whole batches with its memory, so it needs "
-            f"{self.trainer.batch_size + 32} at least (trainer.batch_size and 32 of Avalanche's own).",
+            f"{self.run.trainer.batch_size + 32} at least (trainer.batch_size and 32 of Avalanche's own).",
         )
 
     def before_experience(self, experience: Experience) -> None:
@@ -103,7 +104,7 @@ class Avalanche(Strategy):
         self.grow_head(experience)
 
     def after_experience(self, experience: Experience) -> None:
-        seed = derive_seed(self.seed, f"Avalanche/{self.name}", experience.index)
+        seed = derive_seed(self.run.seed, f"Avalanche/{self.name}", experience.index)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
@@ -121,9 +122,9 @@ class Avalanche(Strategy):
     def make(self, experience: Experience) -> Any:
         """Avalanche's strategy object around our model, optimiser and settings."""
         network = nn.Sequential(
-            OrderedDict(pixels=Pixels(self.model.transform), backbone=self.model.backbone)
+            OrderedDict(pixels=Pixels(self.run.model.transform), backbone=self.run.model.backbone)
         )
-        head = growing(self.model.head, self.seed)
+        head = growing(self.run.model.head, self.run.seed)
         own: dict[str, Any] = {
             "feature_extractor": network,
             "classifier": head,
@@ -131,10 +132,18 @@ class Avalanche(Strategy):
         }
         if self.name != "ICaRL":
             own = {"model": nn.Sequential(OrderedDict(features=network, head=head))}
-        optimizer = create_optimizer(self.parameter_groups(), self.trainer)
-        own |= {"optimizer": optimizer, "criterion": nn.CrossEntropyLoss(), "device": self.device}
-        own |= {"train_mb_size": self.trainer.batch_size, "train_epochs": self.trainer.epochs}
-        own |= {"eval_mb_size": self.batch_size, "evaluator": None, "plugins": [self.watcher()]}
+        optimizer = create_optimizer(self.parameter_groups(), self.run.trainer)
+        own |= {
+            "optimizer": optimizer,
+            "criterion": nn.CrossEntropyLoss(),
+            "device": self.run.device,
+        }
+        own |= {
+            "train_mb_size": self.run.trainer.batch_size,
+            "train_epochs": self.run.trainer.epochs,
+        }
+        own |= {"eval_mb_size": self.run.trainer.evaluation_batch_size}
+        own |= {"evaluator": None, "plugins": [self.watcher()]}
         height, width, channels = experience.train.images.shape[1:]
         own |= {"input_size": [channels, height, width], "cwr_layer_name": "head.inner"}
         taken = inspect.signature(self.create).parameters
@@ -150,11 +159,11 @@ class Avalanche(Strategy):
         order = self.generator("augmentation", experience.index)
 
         def augmented(image: Tensor) -> Tensor:
-            batch = augment(image.permute(1, 2, 0)[None], self.augmentation, order)
+            batch = augment(image.permute(1, 2, 0)[None], self.run.augmentation, order)
             return batch[0].permute(2, 0, 1)
 
         images, task = Copies(experience.train), experience.task or 0
-        training = None if self.augmentation == "none" else augmented
+        training = None if self.run.augmentation == "none" else augmented
         data = labelled(images, images.targets, task, training)
         made = DatasetExperience(dataset=data, current_experience=experience.index)
         made.classes_in_this_experience = list(experience.classes)
@@ -168,7 +177,7 @@ class Avalanche(Strategy):
         """A plugin of Avalanche: our schedule, a log of the loss, and a stop when that is not finite."""
         from avalanche.core import SupervisedPlugin
 
-        log, model, trainer = self.log, self.model, self.trainer
+        log, model, trainer = self.log, self.run.model, self.run.trainer
 
         class Watcher(SupervisedPlugin):  # type: ignore[misc]
             def before_update(self, strategy: Any, **_: Any) -> None:
@@ -191,20 +200,20 @@ class Avalanche(Strategy):
         """Take over what was trained: Avalanche may have worked on a copy of the model."""
         if self.name == "ICaRL":
             self.means = trained.eval_classifier.class_means.clone()
-        elif trained.features.backbone is not self.model.backbone:
-            self.model.backbone.load_state_dict(trained.features.backbone.state_dict())
-            self.model.head.load_state_dict(trained.head.inner.state_dict())
-        mine = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+        elif trained.features.backbone is not self.run.model.backbone:
+            self.run.model.backbone.load_state_dict(trained.features.backbone.state_dict())
+            self.run.model.head.load_state_dict(trained.head.inner.state_dict())
+        mine = {id(tensor) for tensor in (*self.run.model.parameters(), *self.run.model.buffers())}
         self.stored_elsewhere = sum(t.numel() for t in tensors_in(self.running, mine))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [{"params": list(self.model.parameters())}]
+        return [{"params": list(self.run.model.parameters())}]
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         """As Avalanche's model answers: by its head, or by the distance to the nearest class mean."""
         if not len(self.means):
             return super().predict(images, task)
-        features = F.normalize(self.model.encode(images), dim=1)
+        features = F.normalize(self.run.model.encode(images), dim=1)
         return -torch.cdist(features, self.means, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -78,7 +78,7 @@ class CODAPrompt(Strategy):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         mine = [self.get_parameter(name) for name in NAMES]
-        return [{"params": [*mine, *self.model.head.parameters()]}]
+        return [{"params": [*mine, *self.run.model.head.parameters()]}]
 
     def kept(self) -> list[Tensor]:
         """P, K and A of the finished tasks: each layers × m × width."""
@@ -91,13 +91,13 @@ class CODAPrompt(Strategy):
 
     def forward(self, images: Tensor, rows: list[Tensor]) -> Tensor:
         """Logits over the classes seen, with prompts from `rows`: P, K and A."""
-        backbone = self.model.backbone
+        backbone = self.run.model.backbone
         with torch.no_grad():
             queries = backbone(images)
         P, K, A = rows
         prefixes = (component_weights(queries, K, A) @ P).unflatten(2, (2, self.length // 2, -1))
         with prompted(self.places, list(prefixes)):
-            return self.model.head(backbone(images))
+            return self.run.model.head(backbone(images))
 
     def loss(self, batch: Batch) -> Tensor:
         loss = self.cross_entropy(self(batch.images, self.kept_and_current()), batch.labels)

@@ -72,7 +72,7 @@ class CoDyRA(Strategy):
     @property
     def layers(self) -> list[GatedLoRALayer]:
         """The adapted layers, in order."""
-        return [layer for layer in self.model.modules() if isinstance(layer, GatedLoRALayer)]
+        return [layer for layer in self.run.model.modules() if isinstance(layer, GatedLoRALayer)]
 
     @property
     def gates(self) -> Tensor:

@@ -52,7 +52,7 @@ class DER(Strategy):
         self.memory.open(experience.train, self.generator("memory", experience.index))
 
     def loss(self, batch: Batch) -> Tensor:
-        logits = self.model(batch.images)
+        logits = self.run.model(batch.images)
         loss = self.cross_entropy(logits, batch.labels)
         self.log("cross_entropy", loss)
         loss = loss + self.rehearse(batch)
@@ -64,7 +64,7 @@ class DER(Strategy):
         old = self.memory.recall(self.memory_batch, batch)
         if not self.alpha or not len(old.labels):
             return 0.0
-        distance = logit_distance(self.model(self.seen_anew(old)), old.logits)
+        distance = logit_distance(self.run.model(self.seen_anew(old)), old.logits)
         self.log("logit_distance", distance)
         return self.alpha * distance
 
@@ -105,6 +105,6 @@ class DERpp(DER):
         old = self.memory.recall(self.memory_batch, batch)
         if not self.beta or not len(old.labels):
             return distance
-        loss = self.cross_entropy(self.model(self.seen_anew(old)), old.labels)
+        loss = self.cross_entropy(self.run.model(self.seen_anew(old)), old.labels)
         self.log("memory_cross_entropy", loss)
         return distance + self.beta * loss

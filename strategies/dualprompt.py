@@ -72,20 +72,20 @@ class DualPrompt(Strategy):
         self.key.data.copy_(uniform(self.key.shape, generator))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        head = self.model.head.parameters()
+        head = self.run.model.head.parameters()
         return [{"params": [self.general, self.expert, self.key, *head]}]
 
     def features(self, images: Tensor, experts: Tensor) -> Tensor:
         """With the general prompts and each image's own expert. experts: B × layers × 2 × length × width."""
         general = [prefix.expand(len(images), -1, -1, -1) for prefix in self.general]
         with prompted(self.places, [*general, *experts.unbind(1)]):
-            return self.model.backbone(images)
+            return self.run.model.backbone(images)
 
     def loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            queries = self.model.backbone(batch.images)
+            queries = self.run.model.backbone(batch.images)
         experts = self.expert.expand(len(batch.images), -1, -1, -1, -1)
-        logits = self.model.head(self.features(batch.images, experts))
+        logits = self.run.model.head(self.features(batch.images, experts))
         loss = self.cross_entropy(logits, batch.labels)
         similarity = F.cosine_similarity(queries, self.key[None]).mean()
         self.log("cross_entropy", loss)
@@ -105,5 +105,5 @@ class DualPrompt(Strategy):
         return (F.normalize(queries, dim=1) @ F.normalize(self.kept_keys, dim=1).T).argmax(1)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
-        tasks = self.choose(self.model.backbone(images))
-        return self.model.head(self.features(images, self.kept_experts[tasks]))
+        tasks = self.choose(self.run.model.backbone(images))
+        return self.run.model.head(self.features(images, self.kept_experts[tasks]))

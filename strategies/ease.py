@@ -73,14 +73,14 @@ class EASE(Strategy):
             experience.new_classes == experience.classes,
             "strategy=ease: every class must belong to one task, so the stream must be class-incremental.",
         )
-        self.model.head = self.proxy(self.model.features)  # anew for every task
+        self.run.model.head = self.proxy(self.run.model.features)  # anew for every task
         self.grow_head(experience)
         self.tasks = F.pad(self.tasks, (0, len(experience.classes)), value=experience.index)
-        reset_adapters(self.model, self.generator("adapter", experience.index))
+        reset_adapters(self.run.model, self.generator("adapter", experience.index))
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
-        for adapter in adapters_of(self.model):
+        for adapter in adapters_of(self.run.model):
             adapter.keep()
         parts = [(self.features(b.images), b.labels) for b in self.batches(experience)]
         features, labels = torch.cat([f for f, _ in parts], dim=1), torch.cat([y for _, y in parts])
@@ -96,7 +96,7 @@ class EASE(Strategy):
     def features(self, images: Tensor) -> Tensor:
         """Through the adapters of each task, and last without any if that counts: subspaces × B × d."""
         slots = [*range(int(self.tasks.max()) + 1), *([BARE] if self.bare else [])]
-        return encode_slots(self.model, images, slots)
+        return encode_slots(self.run.model, images, slots)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         features = self.features(images)

@@ -27,19 +27,19 @@ class EMA(Plugin):
 
     def before_experience(self, experience: Experience) -> None:
         self.average = TensorDict()
-        for name, weight in self.model.named_parameters():
+        for name, weight in self.run.model.named_parameters():
             if weight.requires_grad:
                 self.average[name] = weight.detach().clone()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        weights = dict(self.model.named_parameters())
+        weights = dict(self.run.model.named_parameters())
         for name, average in self.average.items():
             average.lerp_(weights[name], 1 - self.decay)
 
     @torch.no_grad()
     def after_training(self) -> None:
-        weights = dict(self.model.named_parameters())
+        weights = dict(self.run.model.named_parameters())
         for name, average in self.average.items():
             weights[name].copy_(average)
         self.average = TensorDict()

@@ -47,15 +47,9 @@ class ER(Strategy):
         self.memory.open(experience.train, self.generator("memory", experience.index))
 
     def loss(self, batch: Batch) -> Tensor:
-        images, labels = batch.images, batch.labels
-        old = self.memory.recall(self.memory_batch, batch)
-        if len(old.labels):
-            images = torch.cat([images, self.prepare(old.images, self.memory.random)])
-            labels = torch.cat([labels, old.labels])
-        loss = self.cross_entropy(self.model(images), labels)
-        self.log("cross_entropy", loss)
+        loss = super().loss(self.memory.joined(batch, self.memory_batch, self.prepare))
         self.memory.offer(batch)
-        return loss + self.penalty()
+        return loss
 
     def after_experience(self, experience: Experience) -> None:
         self.memory.close()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from cl.errors import require_one_of
 from cl.models.model import Model
+from cl.objective import Classification
 from cl.strategy import Strategy
 from cl.stream import StreamInfo
 
@@ -25,7 +26,7 @@ class Frozen(Strategy):
     def __init__(self, classes: Literal["current", "seen"] = "current") -> None:
         super().__init__()
         require_one_of("strategy.classes", classes, ("current", "seen"))
-        self.loss_classes = classes
+        self.objective = Classification(classes)
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         model.backbone.requires_grad_(False)

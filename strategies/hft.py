@@ -51,15 +51,15 @@ class HFT(Strategy):
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
-        self.model.requires_grad_(True)
-        self.model.zero_grad()  # a gradient left from the last task would still be applied
+        self.run.model.requires_grad_(True)
+        self.run.model.zero_grad()  # a gradient left from the last task would still be applied
         self.random = self.generator("half", experience.index)
-        self.images, self.shown = len(experience.train), 0
+        self.epoch = 0
         self.freeze(self.draw(self.random))
 
     def draw(self, generator: Generator) -> list[Unit]:
         """The units that stay as they are in this task."""
-        units = find_units(self.model.backbone)
+        units = find_units(self.run.model.backbone)
         require(bool(units), "strategy=hft: the backbone has no blocks to choose from.")
         if self.level == "model":
             return draw_half([units], generator)
@@ -74,13 +74,15 @@ class HFT(Strategy):
 
     def freeze(self, frozen: Sequence[Unit]) -> None:
         """Remember the values of what is frozen; a whole tensor is taken from the optimiser if for good."""
-        weights = dict(self.model.backbone.named_parameters())
+        weights = dict(self.run.model.backbone.named_parameters())
         masks = {name: torch.zeros(len(w), dtype=torch.bool) for name, w in weights.items()}
         for unit in frozen:
             for name in unit.parameters:
                 masks[name][unit.rows or slice(None)] = True
         if not self.train_embeddings:
-            inside = {name for unit in find_units(self.model.backbone) for name in unit.parameters}
+            inside = {
+                name for unit in find_units(self.run.model.backbone) for name in unit.parameters
+            }
             for name in weights.keys() - inside:
                 masks[name][:] = True
         self.held = []
@@ -93,14 +95,12 @@ class HFT(Strategy):
         free = {name.rpartition(".")[0] for name, mask in masks.items() if not mask.all()}
         self.still = [name for name, _ in self.norms() if name not in free]
 
-    def loss(self, batch: Batch) -> Tensor:
-        if self.redraw == "epoch" and self.shown == self.images:
-            self.shown = 0
+    def before_step(self, batch: Batch) -> None:
+        if self.redraw == "epoch" and self.epoch < self.run.progress.epoch:
+            self.epoch = self.run.progress.epoch
             self.freeze(self.draw(self.random))
-        self.shown += len(batch.labels)
         for name, layer in self.norms():
-            layer.train(self.model.training and name not in self.still)
-        return super().loss(batch)
+            layer.train(self.run.model.training and name not in self.still)
 
     def after_backward(self) -> None:
         for weight, rows, _ in self.held_weights():
@@ -115,16 +115,16 @@ class HFT(Strategy):
 
     def norms(self) -> list[tuple[str, _BatchNorm]]:
         """The batch norms of the backbone, with their names."""
-        named = self.model.backbone.named_modules()
+        named = self.run.model.backbone.named_modules()
         return [(name, layer) for name, layer in named if isinstance(layer, _BatchNorm)]
 
     def held_weights(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The weights of which rows are frozen, these rows, and their values."""
-        weights = dict(self.model.backbone.named_parameters())
+        weights = dict(self.run.model.backbone.named_parameters())
         return ((weights[name], rows, values) for name, rows, values in self.held)
 
     def after_experience(self, experience: Experience) -> None:
-        weights = list(self.model.backbone.parameters())
+        weights = list(self.run.model.backbone.parameters())
         held, self.held = sum(values.numel() for _, _, values in self.held), []
         trained = sum(weight.numel() for weight in weights if weight.requires_grad) - held
         self.log("trained_share", torch.tensor(trained / sum(weight.numel() for weight in weights)))

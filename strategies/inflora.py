@@ -75,7 +75,7 @@ class InfLoRA(Strategy):
     @property
     def layers(self) -> list[LoRALayer]:
         """The adapted layers, in order."""
-        return list(lora_layers(self.model))
+        return list(lora_layers(self.run.model))
 
     def basis(self, index: int) -> Tensor:
         """M of a layer, d × k, float64; its columns stand before columns of zeros."""
@@ -105,10 +105,10 @@ class InfLoRA(Strategy):
             sums[index] += (x.mT @ x).double()
             tokens[index] += len(x)
 
-        self.model.eval()
+        self.run.model.eval()
         with watch_inputs(layers, add):
             for batch in self.batches(experience):
-                self.model.backbone(batch.images)
+                self.run.model.backbone(batch.images)
         return [total / count for total, count in zip(sums, tokens, strict=True)]
 
     def after_experience(self, experience: Experience) -> None:

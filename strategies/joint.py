@@ -50,14 +50,14 @@ class Joint(Strategy):
             self.initial[name] = tensor.clone()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return backbone_and_head(self.model, self.backbone_factor)
+        return backbone_and_head(self.run.model, self.backbone_factor)
 
     @torch.no_grad()
     def before_experience(self, experience: Experience) -> None:
         self.archive.add(experience.train)
         if self.backbone_factor > 0:
-            self.model.backbone.load_state_dict(dict(self.initial.items()))
-        self.model.head = LinearHead(self.model.features)
+            self.run.model.backbone.load_state_dict(dict(self.initial.items()))
+        self.run.model.head = LinearHead(self.run.model.features)
         self.grow_head(experience)
 
     def training_data(self, experience: Experience) -> ArrayDataset:

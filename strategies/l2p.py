@@ -62,7 +62,7 @@ class L2P(Strategy):
         self.keys = nn.Parameter(uniform((self.pool, model.features), generator))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [{"params": [self.prompts, self.keys, *self.model.head.parameters()]}]
+        return [{"params": [self.prompts, self.keys, *self.run.model.head.parameters()]}]
 
     def choose(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Which prompts each image takes, B × top, and the cosines of their keys with its query."""
@@ -75,7 +75,7 @@ class L2P(Strategy):
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the head reads, B × features, and the cosines of the chosen keys, B × top."""
-        backbone = self.model.backbone
+        backbone = self.run.model.backbone
         with torch.no_grad():
             queries = backbone(images)
         chosen, similarity = self.choose(queries)
@@ -85,7 +85,7 @@ class L2P(Strategy):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, B × classes, and the cosines of the chosen keys, B × top."""
         features, similarity = self.read(images)
-        return self.model.head(features), similarity
+        return self.run.model.head(features), similarity
 
     def loss(self, batch: Batch) -> Tensor:
         logits, similarity = self(batch.images)

@@ -38,12 +38,12 @@ class LwF(Strategy):
         self.teacher: list[nn.Module] = []  # in a list, so that it is not part of the state
 
     def before_experience(self, experience: Experience) -> None:
-        if self.strength and self.model.head.classes:
-            self.teacher = [copy.deepcopy(self.model).eval().requires_grad_(False)]
+        if self.strength and self.run.model.head.classes:
+            self.teacher = [copy.deepcopy(self.run.model).eval().requires_grad_(False)]
         self.grow_head(experience)
 
     def loss(self, batch: Batch) -> Tensor:
-        logits = self.model(batch.images)
+        logits = self.run.model(batch.images)
         loss = self.cross_entropy(logits, batch.labels)
         self.log("cross_entropy", loss)
         for teacher in self.teacher:

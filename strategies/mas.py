@@ -43,13 +43,13 @@ class MAS(Strategy):
         self.springs = Springs()
 
     def penalty(self) -> Tensor:
-        energy = 2 * self.strength * self.springs.energy(dict(self.model.named_parameters()))
+        energy = 2 * self.strength * self.springs.energy(dict(self.run.model.named_parameters()))
         self.log("penalty", energy)
         return energy
 
     def after_experience(self, experience: Experience) -> None:
         data = ((b.images, b.labels) for b in self.batches(experience, limit=self.samples))
         sensitivity = mean_over_images(
-            self.model, data, lambda logits, label: logits.square().sum(), torch.abs
+            self.run.model, data, lambda logits, label: logits.square().sum(), torch.abs
         )
-        self.springs.move(dict(self.model.named_parameters()), sensitivity, self.decay)
+        self.springs.move(dict(self.run.model.named_parameters()), sensitivity, self.decay)

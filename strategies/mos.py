@@ -107,20 +107,20 @@ class MOS(Strategy):
         self.grow_head(experience)
         self.tasks = F.pad(self.tasks, (0, len(experience.classes)), value=experience.index)
         if experience.index == 0:
-            reset_adapters(self.model, self.generator("adapter"))
+            reset_adapters(self.run.model, self.generator("adapter"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        adapters = adapters_of(self.model)
+        adapters = adapters_of(self.run.model)
         return [
             {"params": [p for adapter in adapters for p in adapter.parameters()]},
-            {"params": list(self.model.head.parameters()), "lr_factor": self.head_factor},
+            {"params": list(self.run.model.head.parameters()), "lr_factor": self.head_factor},
         ]
 
     def loss(self, batch: Batch) -> Tensor:
         if self.merge_mode == "official":
-            self.pull(times=len(adapters_of(self.model)))
-        features = self.model.encode(batch.images)
-        loss = self.cross_entropy(self.model.head(features), batch.labels)
+            self.pull(times=len(adapters_of(self.run.model)))
+        features = self.run.model.encode(batch.images)
+        loss = self.cross_entropy(self.run.model.head(features), batch.labels)
         self.log("cross_entropy", loss)
         if not self.orthogonality:
             return loss
@@ -140,12 +140,12 @@ class MOS(Strategy):
 
     def pull(self, times: int) -> None:
         """Merge the adapters with the mean of their predecessors, so many times."""
-        for adapter in adapters_of(self.model):
+        for adapter in adapters_of(self.run.model):
             adapter.pull(1 - (1 - self.merge) ** times)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
-        for adapter in adapters_of(self.model):
+        for adapter in adapters_of(self.run.model):
             adapter.keep()
         self.prototypes.grow(experience.seen)
         parts = []
@@ -160,7 +160,7 @@ class MOS(Strategy):
     def align(self, index: int) -> Tensor:
         """Train the head on samples of all classes seen; returns the last loss."""
         return align(
-            self.model.head,
+            self.run.model.head,
             self.gaussians,
             F.cross_entropy,
             epochs=self.alignment_epochs,
@@ -173,15 +173,15 @@ class MOS(Strategy):
     def features(self, images: Tensor, slots: Tensor | int) -> Tensor:
         """Features of each image through its own task's adapter, or of all images through the same."""
         if isinstance(slots, int):
-            return encode_slots(self.model, images, [slots])[0]
-        return encode_own_slot(self.model, images, slots)
+            return encode_slots(self.run.model, images, [slots])[0]
+        return encode_own_slot(self.run.model, images, slots)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
         q = self.prototypes(self.features(images, self.prototype_slot))
         z = refine(
             self.tasks[q.argmax(1)],
             self.tasks,
-            lambda rows, slots: self.model.head(self.features(images[rows], slots)),
+            lambda rows, slots: self.run.model.head(self.features(images[rows], slots)),
             self.rounds,
         )
         sharpness = self.tasks.max() + 1

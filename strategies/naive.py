@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from cl.errors import require, require_one_of
 from cl.models.adapters import inject_adapters, reset_adapters
 from cl.models.model import Model
+from cl.objective import Classification
 from cl.strategy import ParameterGroup, Strategy, backbone_and_head
 from cl.stream import StreamInfo
 
@@ -37,7 +38,7 @@ class Naive(Strategy):
             "A backbone that never learns is strategy=frozen.",
         )
         require(bottleneck >= 0, f"strategy.bottleneck={bottleneck}: it must not be negative.")
-        self.loss_classes = classes
+        self.objective = Classification(classes)
         self.backbone_factor, self.bottleneck = backbone_factor, bottleneck
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
@@ -46,4 +47,4 @@ class Naive(Strategy):
             reset_adapters(model, self.generator("adapter"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return backbone_and_head(self.model, self.backbone_factor)
+        return backbone_and_head(self.run.model, self.backbone_factor)

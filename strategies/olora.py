@@ -70,7 +70,7 @@ class OLoRA(Strategy):
         self.check_room(max(self.experiences, experience.index + 1))
         self.grow_head(experience)
         generator = self.generator("lora", experience.index)
-        for layer in lora_layers(self.model):
+        for layer in lora_layers(self.run.model):
             layer.reset(generator)
             if self.init == "null_space" and layer.old_A.shape[1]:
                 layer.A.data.copy_(into_null_space(layer.A.data, layer.old_A))
@@ -78,7 +78,7 @@ class OLoRA(Strategy):
     def check_room(self, tasks: int) -> None:
         """Say so if that many tasks have more rows of A than a layer has inputs."""
         width, needed = (
-            min(layer.A.shape[2] for layer in lora_layers(self.model)),
+            min(layer.A.shape[2] for layer in lora_layers(self.run.model)),
             self.rank * tasks,
         )
         if needed <= width:
@@ -91,7 +91,7 @@ class OLoRA(Strategy):
         warnings.warn(f"{full}: the last tasks cannot be orthogonal to the others.", stacklevel=2)
 
     def penalty(self) -> Tensor:
-        layers = list(lora_layers(self.model))
+        layers = list(lora_layers(self.run.model))
         products = [layer.old_A @ layer.A.mT for layer in layers]
         entries = [p.abs() if self.norm == "l1" else p.square() for p in products]
         orthogonality = torch.stack([entry.sum() for entry in entries]).sum()
@@ -106,7 +106,7 @@ class OLoRA(Strategy):
         return penalty
 
     def after_experience(self, experience: Experience) -> None:
-        layers = list(lora_layers(self.model))
+        layers = list(lora_layers(self.run.model))
         overlaps = [row_space_overlap(layer.old_A, layer.A.detach()) for layer in layers]
         self.log("overlap", torch.stack(overlaps).mean())
         for layer in layers:

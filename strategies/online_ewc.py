@@ -45,11 +45,11 @@ class OnlineEWC(Strategy):
         self.springs = Springs()
 
     def penalty(self) -> Tensor:
-        energy = self.strength * self.springs.energy(dict(self.model.named_parameters()))
+        energy = self.strength * self.springs.energy(dict(self.run.model.named_parameters()))
         self.log("penalty", energy)
         return energy
 
     def after_experience(self, experience: Experience) -> None:
         data = self.batches(experience, limit=self.information.samples)
-        fisher = self.information(self.model, data, self.cross_entropy, experience.classes)
-        self.springs.move(dict(self.model.named_parameters()), fisher, self.decay)
+        fisher = self.information(self.run.model, data, self.cross_entropy, experience.classes)
+        self.springs.move(dict(self.run.model.named_parameters()), fisher, self.decay)

@@ -83,7 +83,7 @@ class OSFT(Strategy):
     @property
     def layers(self) -> list[SubspaceLayer]:
         """The layers that are decomposed, in order."""
-        return list(subspace_layers(self.model))
+        return list(subspace_layers(self.run.model))
 
     def before_experience(self, experience: Experience) -> None:
         self.grow_head(experience)
@@ -105,7 +105,7 @@ class OSFT(Strategy):
     def measure(self, experience: Experience) -> Tensor:
         """I of every matrix: the mean cosine of its input and output over tokens and images."""
         layers = self.layers
-        sums = [torch.zeros(len(layer.parts), device=self.device) for layer in layers]
+        sums = [torch.zeros(len(layer.parts), device=self.run.device) for layer in layers]
         tokens = [0] * len(layers)
 
         def note(index: int, inputs: Tensor) -> None:
@@ -114,10 +114,10 @@ class OSFT(Strategy):
             sums[index] += torch.stack([input_output_similarity(x, w).sum() for w in weights])
             tokens[index] += len(x)
 
-        self.model.eval()
+        self.run.model.eval()
         with watch_inputs(layers, note):
             for batch in self.batches(experience, limit=self.importance_images):
-                self.model.backbone(batch.images)
+                self.run.model.backbone(batch.images)
         return torch.cat([total / count for total, count in zip(sums, tokens, strict=True)])
 
     @property

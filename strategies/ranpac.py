@@ -59,22 +59,22 @@ class RanPAC(Strategy):
     def before_experience(self, experience: Experience) -> None:
         self.gradient_free = not self.bottleneck or experience.index > 0
         if not self.gradient_free:
-            self.own_head = begin_first_session(self.model, experience.seen, self.generator)
+            self.own_head = begin_first_session(self.run.model, experience.seen, self.generator)
         self.grow_head(experience)
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         if not self.gradient_free:
-            end_first_session(self.model, self.own_head)
+            end_first_session(self.run.model, self.own_head)
             del self.own_head
             self.grow_head(experience)
         parts = [(self.features(b.images), b.labels) for b in self.batches(experience)]
         for features, labels in parts:
-            self.model.head.update(features, labels)
+            self.run.model.head.update(features, labels)
         everything = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
         strength = self.choose_strength(*everything, experience.index)
         self.log("ridge_strength", torch.tensor(strength))
-        self.model.head.solve(strength)
+        self.run.model.head.solve(strength)
 
     def choose_strength(self, features: Tensor, labels: Tensor, experience: int) -> float:
         """The λ with the least error on held-out images (on all of them if there are fewer than five)."""
@@ -82,16 +82,16 @@ class RanPAC(Strategy):
         order = order.to(labels.device)
         count = int(HELD_OUT * len(labels))
         held, used = (order[:count], order[count:]) if count else (order, order)
-        H = self.model.head.expand(features)
-        Y = F.one_hot(labels, self.model.head.classes)
+        H = self.run.model.head.expand(features)
+        Y = F.one_hot(labels, self.run.model.head.classes)
         errors = ridge_errors(H[used], Y[used], H[held], Y[held], STRENGTHS)
         return STRENGTHS[int(errors.argmin())]
 
     def features(self, images: Tensor) -> Tensor:
         """Of the backbone as the first task left it, B × features."""
         if self.bottleneck:
-            return encode_slots(self.model, images, [0])[0]
-        return self.model.encode(images)
+            return encode_slots(self.run.model, images, [0])[0]
+        return self.run.model.encode(images)
 
     def predict(self, images: Tensor, task: int | None = None) -> Tensor:
-        return self.model.head(self.features(images))
+        return self.run.model.head(self.features(images))

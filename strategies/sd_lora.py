@@ -62,7 +62,7 @@ class SDLoRA(Strategy):
     @property
     def layers(self) -> list[ScaledLoRALayer]:
         """The adapted layers, in order."""
-        return [layer for layer in self.model.modules() if isinstance(layer, ScaledLoRALayer)]
+        return [layer for layer in self.run.model.modules() if isinstance(layer, ScaledLoRALayer)]
 
     @property
     def directions(self) -> int:
@@ -73,7 +73,7 @@ class SDLoRA(Strategy):
         self.grow_head(experience)
         task, generator = experience.index, self.generator("lora", experience.index)
         rank = self.ranks[max(first for first in self.ranks if first <= task)]
-        magnitudes, old = self.model.magnitudes, self.directions
+        magnitudes, old = self.run.model.magnitudes, self.directions
         keep = task > 0 and magnitudes[-1].item() != 0  # it is 0 if the direction was dropped
         for layer in self.layers:
             if keep:
@@ -86,7 +86,7 @@ class SDLoRA(Strategy):
     def after_experience(self, experience: Experience) -> None:
         if self.distil and self.directions:
             self.drop_if_dependent()
-        for task, magnitude in enumerate(self.model.magnitudes):
+        for task, magnitude in enumerate(self.run.model.magnitudes):
             self.log(f"magnitude_{task}", magnitude)
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class SDLoRA(Strategy):
         coefficients = torch.linalg.pinv(G[:-1, :-1], hermitian=True) @ G[:-1, -1]  # least squares
         residual = (G[-1, -1] - coefficients @ G[:-1, -1]).clamp(min=0).sqrt()
         if residual <= self.distil * G[-1, -1].sqrt():
-            magnitudes = self.model.magnitudes
+            magnitudes = self.run.model.magnitudes
             magnitudes[:-1] += magnitudes[-1] * coefficients
             magnitudes[-1] = 0.0
 

@@ -44,7 +44,7 @@ class SI(Strategy):
         self.path = {name: torch.zeros_like(weight) for name, weight in self.start.items()}
 
     def penalty(self) -> Tensor:
-        energy = 2 * self.strength * self.springs.energy(dict(self.model.named_parameters()))
+        energy = 2 * self.strength * self.springs.energy(dict(self.run.model.named_parameters()))
         self.log("penalty", energy)
         return energy
 
@@ -73,4 +73,4 @@ class SI(Strategy):
         self.start, self.path, self.step = {}, {}, {}
 
     def _trained(self) -> dict[str, Tensor]:
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        return {n: p for n, p in self.run.model.named_parameters() if p.requires_grad}

@@ -27,4 +27,4 @@ class SimpleCIL(Strategy):
     @torch.inference_mode()
     def after_experience(self, experience: Experience) -> None:
         for batch in self.batches(experience):
-            self.model.head.update(self.model.encode(batch.images), batch.labels)
+            self.run.model.head.update(self.run.model.encode(batch.images), batch.labels)

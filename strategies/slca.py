@@ -65,8 +65,8 @@ class SLCA(Strategy):
     @torch.no_grad()
     def before_experience(self, experience: Experience) -> None:
         if experience.index:
-            self.model.head.weight.copy_(self.trained_weight)
-            self.model.head.bias.copy_(self.trained_bias)
+            self.run.model.head.weight.copy_(self.trained_weight)
+            self.run.model.head.bias.copy_(self.trained_bias)
         self.grow_head(experience)
         self.note_head()
         added = experience.seen - len(self.tasks)
@@ -74,29 +74,29 @@ class SLCA(Strategy):
 
     def note_head(self) -> None:
         """Copy the head as it is before alignment."""
-        self.trained_weight = self.model.head.weight.detach().clone()
-        self.trained_bias = self.model.head.bias.detach().clone()
+        self.trained_weight = self.run.model.head.weight.detach().clone()
+        self.trained_bias = self.run.model.head.bias.detach().clone()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return backbone_and_head(self.model, self.backbone_factor)
+        return backbone_and_head(self.run.model, self.backbone_factor)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Undo what weight decay did to the rows of other classes; they have no gradient."""
-        other, head = self.class_mask.isinf(), self.model.head
+        other, head = self.objective.mask.isinf(), self.run.model.head
         head.weight.copy_(torch.where(other[:, None], self.trained_weight, head.weight))
         head.bias.copy_(torch.where(other, self.trained_bias, head.bias))
 
     @torch.no_grad()
     def after_experience(self, experience: Experience) -> None:
         self.note_head()
-        parts = [(self.model.encode(b.images), b.labels) for b in self.batches(experience)]
+        parts = [(self.run.model.encode(b.images), b.labels) for b in self.batches(experience)]
         features, labels = torch.cat([f for f, _ in parts]), torch.cat([y for _, y in parts])
         self.gaussians.update(features, labels, experience.seen)
         if experience.index == 0:
             return
         loss = align(
-            self.model.head,
+            self.run.model.head,
             self.gaussians,
             lambda z, y: F.cross_entropy(self.normalise(z), y),
             epochs=self.alignment_epochs,

@@ -18,6 +18,7 @@ class Archive(nn.Module):
     images: uint8 N × H × W × C. labels: int64 N. They stay on the CPU, where batches are made.
     """
 
+    writes_in_place = False  # what is stored is never changed: new tensors take its place
     images: Tensor
     labels: Tensor
 

@@ -57,6 +57,10 @@ class ArrayDataset:
         rows = self.rows[positions]
         return np.asarray(self.images[rows]), np.asarray(self.labels[rows])
 
+    def pixels_at(self, positions: Array) -> Array:
+        """The images of a batch, uint8 B × H × W × C; no label is read."""
+        return np.asarray(self.images[self.rows[positions]])
+
     def labels_at(self, positions: Array) -> Array:
         """The labels of a batch, int64 B; no image is read."""
         return np.asarray(self.labels[self.rows[positions]])
@@ -84,6 +88,10 @@ class Union:
         """As `ArrayDataset.take`; positions must ascend."""
         images, labels = zip(*(part.take(own) for part, own in self._cut(positions)), strict=True)
         return np.concatenate(images), np.concatenate(labels)
+
+    def pixels_at(self, positions: Array) -> Array:
+        """As `ArrayDataset.pixels_at`; positions must ascend."""
+        return np.concatenate([part.pixels_at(own) for part, own in self._cut(positions)])
 
     def labels_at(self, positions: Array) -> Array:
         """As `ArrayDataset.labels_at`; positions must ascend."""

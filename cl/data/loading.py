@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import chain, pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from cl.data.arrays import Array, ArrayDataset, Union
 from cl.data.computed import ComputedImages
 from cl.data.transforms import Transform, augment
+from cl.errors import require
 
 
 class Images:
@@ -35,21 +36,21 @@ class Images:
     ) -> None:
         self.data, self.positions, self.transform, self.on = data, positions, transform, device
         self.following: Images | None = None
-        self.reading: Future[tuple[Array, Array]] | None = None
+        self.reading: Future[Array] | None = None
 
     @cached_property
     def pixels(self) -> Array:
         """uint8 B × H × W × C."""
-        read = self.reading.result() if self.reading else self.data.take(self.positions)
+        pixels = self.reading.result() if self.reading else self.data.pixels_at(self.positions)
         if self.following is not None:
             self.following.read_ahead()
-        return read[0]
+        return pixels
 
     def read_ahead(self) -> None:
         """Begin to read in the background, unless the pixels lie in memory as they are."""
         arrays = (images for images, _ in self.data.origins(self.positions))
         if any(isinstance(images, ComputedImages) for images in arrays):
-            self.reading = _reader().submit(self.data.take, self.positions)
+            self.reading = _reader().submit(self.data.pixels_at, self.positions)
 
     @cached_property
     def tensor(self) -> Tensor:
@@ -90,50 +91,77 @@ def as_tensor(images: Any) -> Any:
     return images.tensor if isinstance(images, Images) else images
 
 
-class Batch(NamedTuple):
-    """One step's data.
+class Batch:
+    """One step's data. Images and labels are fetched when somebody looks at them.
 
-    images: float32 B × 3 × S × S (or `Images`, which stand for it) and labels: int64 B, on the device.
-    positions: int64 B, where in the data set they are from.
+    images: float32 B × 3 × S × S (or `Images`, which stand for it) and labels: int64 B, on the device;
+    labels may also be a function that fetches them. positions: int64 B, where in the data set they are
+    from; −1 for an image that a method has added.
     """
 
-    images: Tensor
-    labels: Tensor
-    positions: Array
+    def __init__(
+        self, images: Tensor, labels: Tensor | Callable[[], Tensor], positions: Array
+    ) -> None:
+        self.images, self.positions, self._labels = images, positions, labels
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Any]:
+        """`images, labels, positions = batch`"""
+        yield from (self.images, self.labels, self.positions)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """int64 B, on the device; a DataError where there are none."""
+        return self._labels if isinstance(self._labels, Tensor) else self._labels()
 
 
 class Order:
     """The random order of the passes over a data set, and of the augmentation, drawn from one generator.
 
+    change: makes another order of the random one, both int64 positions of the same number.
     It can say where it is in a pass, and go on from there in another process.
     """
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    def __init__(
+        self, generator: Generator, change: Callable[[Tensor], Tensor] = lambda positions: positions
+    ) -> None:
+        self.generator, self.change = generator, change
         self.batch = 0  # of the present pass: how many were given out
-        self.begun = generator.get_state()  # of the generator when the present pass began
+        self.positions = torch.zeros(0, dtype=torch.int64)  # of the present pass
 
     def batches(self, count: int, batch_size: int) -> Iterator[tuple[Array, Array | None]]:
         """What is left of the present pass over `count` images: positions, and those of the next batch."""
-        now = self.generator.get_state()
-        self.generator.set_state(self.begun)
-        chunks = torch.split(torch.randperm(count, generator=self.generator), batch_size)
-        if self.batch:
-            self.generator.set_state(now)
+        if not self.batch:
+            drawn = torch.randperm(count, generator=self.generator)
+            self.positions = self.change(drawn)
+            check_order(self.positions, count)
+        chunks = torch.split(self.positions, batch_size)
         for pair in followed(chunk.numpy() for chunk in chunks[self.batch :]):
             self.batch += 1
             yield pair
-        self.batch, self.begun = 0, self.generator.get_state()
+        self.batch = 0
 
     def state(self) -> dict[str, Tensor]:
         """Where it is."""
         now = self.generator.get_state()
-        return {"begun": self.begun, "now": now, "batch": torch.tensor(self.batch)}
+        return {"positions": self.positions, "now": now, "batch": torch.tensor(self.batch)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go to where `state` was taken."""
-        self.begun, self.batch = state["begun"], int(state["batch"])
+        self.positions, self.batch = state["positions"], int(state["batch"])
         self.generator.set_state(state["now"])
+
+
+def check_order(positions: Tensor, count: int) -> None:
+    """Raise ConfigurationError unless there are `count` positions, int64, in 0 … count − 1."""
+    fits = positions.dtype == torch.int64 and positions.shape == (count,)
+    require(
+        fits and not ((positions < 0) | (positions >= count)).any(),
+        f"The order of a pass must be {count} positions in 0 … {count - 1}, int64; it is "
+        f"{positions.dtype} of shape {tuple(positions.shape)}.",
+    )
 
 
 def index_batches(count: int, batch_size: int) -> Iterator[Array]:
@@ -172,8 +200,12 @@ def batches(
         if order is not None and augmentation != "none":
             pixels = torch.from_numpy(images.pixels).to(device, non_blocking=True)
             inputs = transform(augment(pixels, augmentation, order.generator))
-        labels = torch.from_numpy(data.labels_at(positions).astype(np.int64))
-        yield Batch(inputs, labels.to(device, non_blocking=True), positions)
+        yield Batch(inputs, partial(_labels, data, positions, device), positions)
+
+
+def _labels(data: ArrayDataset | Union, positions: Array, device: torch.device) -> Tensor:
+    labels = torch.from_numpy(data.labels_at(positions).astype(np.int64))
+    return labels.to(device, non_blocking=True)
 
 
 @cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -12,6 +14,7 @@ from cl.data.loading import Batch
 from cl.errors import DataError, require, require_one_of
 from cl.ops.tensors import pad_to
 
+Prepare = Callable[[Tensor, Generator], Tensor]
 FILLINGS = ("reservoir", "class_balanced")
 UNITS = ("images", "bytes")
 
@@ -166,12 +169,26 @@ class Rehearsal(Memory):
 
     def recall(self, count: int, batch: Batch) -> Sample:
         """At most `count` different images, at random, none of them in the batch."""
-        return self.draw(count, self.random, exclude=batch.positions)
+        return self.draw(count, self.random, exclude=batch.positions[batch.positions >= 0])
+
+    def joined(self, batch: Batch, count: int, prepare: Prepare) -> Batch:
+        """The batch and, behind it, `count` images from the memory (their positions are −1).
+
+        prepare: from uint8 to what the backbone takes, with the generator of the augmentation.
+        """
+        old = self.recall(count, batch)
+        if not len(old.labels):
+            return batch
+        images = torch.cat([batch.images, prepare(old.images, self.random)])
+        labels = torch.cat([batch.labels, old.labels])
+        return Batch(images, labels, np.append(batch.positions, np.full(len(old.labels), -1)))
 
     def offer(self, batch: Batch, logits: Tensor | None = None) -> None:
-        """Offer the batch's images, as they are without augmentation; as in `add`."""
+        """Offer the batch's images, as they are without augmentation; as in `add`. Old ones are left out."""
         assert self.data is not None, "the experience is over"
-        self.add(self.data, batch.positions, self.random, logits)
+        new = batch.positions >= 0
+        kept = logits if logits is None or new.all() else logits[torch.from_numpy(new)]
+        self.add(self.data, batch.positions[new], self.random, kept)
 
     def close(self) -> None:
         """The experience is over, and its data are out of reach."""

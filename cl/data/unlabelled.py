@@ -11,7 +11,8 @@ from cl.errors import DataError
 
 
 class Unlabelled(ArrayDataset):
-    """Images without labels. Whoever asks for a label gets a DataError; `pixels_at` gives the images.
+    """Images without labels. Whoever asks for a label gets a DataError; `pixels_at` gives the images,
+    and so does a batch.
 
     There is nothing to find either: the labels that it holds are all −1.
     """
@@ -33,10 +34,6 @@ class Unlabelled(ArrayDataset):
     def labels_at(self, positions: Array) -> Array:
         """There are none."""
         self._refuse()
-
-    def pixels_at(self, positions: Array) -> Array:
-        """The images of a batch, uint8 B × H × W × C."""
-        return np.asarray(self.images[self.rows[positions]])
 
     def subset(self, positions: Array) -> Unlabelled:
         """The rows at `positions`; they have no labels either."""

@@ -143,7 +143,7 @@ class HeadOnly(Strategy):
     def after_step(self):
         self.steps += 1
         with torch.no_grad():
-            self.model.head.weight *= 1 - self.shrink
+            self.run.model.head.weight *= 1 - self.shrink
 '''
 
 

@@ -13,7 +13,8 @@ from cl.config import TrainerConfig
 from cl.data import Order
 from cl.errors import ConfigurationError, DivergenceError
 from cl.learner import Learner
-from cl.training import Progress, count_steps, create_optimizer, learning_rate_factor
+from cl.strategy import Progress
+from cl.training import count_steps, create_optimizer, learning_rate_factor
 from tests.conftest import Compose, toy_stream
 
 

@@ -19,9 +19,8 @@ from cl.experiment import Experiment
 from cl.learner import Learner
 from cl.loggers import ExperienceResult, Logger
 from cl.stopping import StoppedError
-from cl.strategy import Plugin, Strategy
+from cl.strategy import Plugin, Progress, Strategy
 from cl.stream import Experience, Stream
-from cl.training import Progress
 from tests.conftest import Compose, toy_stream
 
 FOLDER = Path(configs.__file__).parent
@@ -156,6 +155,10 @@ class GuardedData(ArrayDataset):
         assert self.open[0], "the strategy read the data of an experience that is over"
         return super().take(positions)
 
+    def pixels_at(self, positions: Array) -> Array:
+        assert self.open[0], "the strategy read the data of an experience that is over"
+        return super().pixels_at(positions)
+
     def labels_at(self, positions: Array) -> Array:
         assert self.open[0], "the strategy read the data of an experience that is over"
         return super().labels_at(positions)
@@ -194,7 +197,7 @@ def test_a_strategy_that_peeks_is_caught(compose: Compose) -> None:
 
     learner = make(compose, "naive")
     learner.strategy = Peeking()
-    learner.strategy.attach(learner.model, 0, learner.fabric.device, 8)
+    learner.strategy.run = learner.run
     experience, is_open = guarded(toy_stream().experience(0))
     learner.learn(experience)
     is_open[0] = False
@@ -224,6 +227,8 @@ def test_grows_as_declared(compose: Compose, strategy: str) -> None:
 class GradientSpy(Plugin):
     """Notes which trainable tensors have ever had a gradient that is not zero."""
 
+    transient = ("strategy",)
+
     def __init__(self, strategy: Strategy) -> None:
         super().__init__()
         self.strategy = [strategy]
@@ -241,7 +246,7 @@ def test_every_trainable_tensor_gets_a_gradient(compose: Compose, strategy: str)
     learner, stream = make(compose, strategy), toy_stream()
     learner.learn(stream.experience(0))
     spy = GradientSpy(learner.strategy)
-    spy.attach(learner.model, 0, learner.fabric.device, 8)
+    spy.run = learner.run
     learner.plugins.append(spy)
     learner.learn(stream.experience(1))
     if learner.strategy.gradient_free:
@@ -302,8 +307,8 @@ def test_plugins_combine_with_strategies(compose: Compose, plugin: str, strategy
     learner = make(compose, strategy, f"plugin=[{plugin}]")
     assert len(learner.plugins) == 1
     learn(learner, toy_stream(), 2)
-    if type(learner.strategy).gradient_free or learner.strategy.own_loop:
-        return  # nothing is trained, so there is nothing to add to
+    if learner.strategy.gradient_free or learner.strategy.own_loop:
+        return  # nothing is trained in the second experience, so there is nothing to add to
     plain = learn(make(compose, strategy), toy_stream(), 2)
     data = toy_stream().test[0]
     assert not torch.equal(learner.logits(data), plain.logits(data)), "the plugin has an effect"

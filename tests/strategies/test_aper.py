@@ -60,7 +60,7 @@ def test_after_the_first_experience_only_prototypes_change(
     for name, tensor in learner.state.state_dict().items():
         if name.startswith("model.head."):
             assert torch.equal(tensor[:2], adapted[name][:2])
-        elif name != "strategy.class_mask":
+        elif name != "strategy.objective.mask":
             assert torch.equal(tensor, adapted[name]), name
     assert isinstance(learner.model.head, PrototypeHead)
 

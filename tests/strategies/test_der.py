@@ -49,7 +49,7 @@ def second_experience(compose: Compose, method: str, **arguments: Any) -> tuple[
 
 def stored(memory: Memory, strategy: DER) -> tuple[torch.Tensor, ...]:
     """Everything in the memory: what the model says now, the stored logits, and the labels."""
-    return strategy.model(strategy.prepare(memory.images)), memory.logits, memory.labels
+    return strategy.run.model(strategy.prepare(memory.images)), memory.logits, memory.labels
 
 
 def test_der_is_the_formula_with_a_head_that_has_grown(compose: Compose) -> None:
@@ -58,7 +58,7 @@ def test_der_is_the_formula_with_a_head_that_has_grown(compose: Compose) -> None
     with torch.no_grad():
         now, then, _ = stored(strategy.memory, strategy)
         assert (now.shape[1], then.shape[1]) == (4, 2)
-        expected = F.cross_entropy(strategy.model(batch.images), batch.labels)
+        expected = F.cross_entropy(strategy.run.model(batch.images), batch.labels)
         expected = expected + 0.7 * F.mse_loss(now, F.pad(then, (0, 2)))
         torch.testing.assert_close(strategy.loss(batch), expected)
 
@@ -68,7 +68,7 @@ def test_derpp_without_alpha_is_er_in_two_terms(compose: Compose) -> None:
     strategy, batch = second_experience(compose, "derpp", alpha=0.0, beta=0.6, memory_batch=1000)
     with torch.no_grad():
         now, _, labels = stored(strategy.memory, strategy)
-        expected = F.cross_entropy(strategy.model(batch.images), batch.labels)
+        expected = F.cross_entropy(strategy.run.model(batch.images), batch.labels)
         expected = expected + 0.6 * F.cross_entropy(now, labels)
         torch.testing.assert_close(strategy.loss(batch), expected)
 
@@ -80,7 +80,7 @@ def test_derpp_without_alpha_is_twice_er_when_the_batches_are_of_one_size(compos
         strategy, batch = second_experience(compose, method, memory_batch=8)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():  # both learnt other weights: give them the same
-            for parameter in strategy.model.parameters():
+            for parameter in strategy.run.model.parameters():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
         if method == "derpp":
             strategy.alpha, strategy.beta = 0.0, 1.0
@@ -113,7 +113,7 @@ def test_logits_are_those_of_the_moment_of_the_offer(compose: Compose) -> None:
     strategy, batch = second_experience(compose, "der")
     before = len(strategy.memory)
     with torch.no_grad():
-        logits = strategy.model(batch.images)
+        logits = strategy.run.model(batch.images)
         strategy.loss(batch)
     memory = strategy.memory
     assert len(memory) == before + 8, "there is room for all of the batch"

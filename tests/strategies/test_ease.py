@@ -114,12 +114,12 @@ def test_old_adapters_and_the_backbone_keep_their_bits(compose: Compose) -> None
 
 def test_the_proxy_is_a_cosine_classifier_anew_for_every_task(compose: Compose) -> None:
     strategy = method(taught(compose, experiences=1))
-    trained = strategy.model.head
+    trained = strategy.run.model.head
     assert isinstance(trained, CosineHead)
     assert trained.scale != 1
     strategy.before_experience(toy_stream().experience(1))
-    assert isinstance(strategy.model.head, CosineHead)
-    assert strategy.model.head.scale == 1
+    assert isinstance(strategy.run.model.head, CosineHead)
+    assert strategy.run.model.head.scale == 1
     linear = method(taught(compose, "strategy.proxy=linear", experiences=1))
     assert isinstance(linear.model.head, LinearHead)
 

@@ -11,7 +11,7 @@ import torch
 from cl.errors import ConfigurationError
 from cl.learner import Learner
 from cl.models.units import Unit, find_units
-from cl.strategy import Plugin
+from cl.strategy import Plugin, Run
 from strategies.hft import HFT, draw_half
 from tests.conftest import Compose, toy_stream
 
@@ -29,15 +29,15 @@ class Witness(Plugin):
     """Notes the weights and what is frozen just before training."""
 
     def before_experience(self, experience: Any) -> None:
-        self.before = {n: p.detach().clone() for n, p in self.model.backbone.named_parameters()}
-        self.buffers = {n: b.clone() for n, b in self.model.backbone.named_buffers()}
+        self.before = {n: p.detach().clone() for n, p in self.run.model.backbone.named_parameters()}
+        self.buffers = {n: b.clone() for n, b in self.run.model.backbone.named_buffers()}
 
 
 def train(made: Learner, experience: int = 0) -> tuple[list[Unit], Witness]:
     """Learn an experience; returns what was frozen in it and the weights before."""
     assert isinstance(made.strategy, HFT)
     witness = Witness()
-    witness.attach(made.model, 0, made.fabric.device, 8)
+    witness.run = made.run
     made.plugins[:] = [witness]
     made.learn(toy_stream().experience(experience))
     return made.strategy.draw(made.strategy.generator("half", experience)), witness
@@ -116,7 +116,7 @@ def test_a_residual_block_trains_the_larger_half_of_its_convolutions(compose: Co
     """ResNet-18: eight blocks of two convolutions, three of which have a third in their shortcut."""
     strategy = learner(compose, "backbone=resnet18", "backbone.image_size=32").strategy
     assert isinstance(strategy, HFT)
-    units = find_units(strategy.model.backbone)
+    units = find_units(strategy.run.model.backbone)
     convolutions = Counter(unit.block for unit in units)
     assert sorted(convolutions.values()) == [2] * 5 + [3] * 3
     for seed in range(5):
@@ -186,7 +186,7 @@ def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn(
     model.backbone = torch.nn.Sequential(Two())
     monkeypatch.setattr(strategy, "grow_head", lambda experience: None)
     seed = 2  # with it the two tasks freeze different weights
-    strategy.attach(model, seed, torch.device("cpu"), 1)  # type: ignore[arg-type]
+    strategy.run = Run(model, seed)  # type: ignore[arg-type]
     weights = list(model.parameters())
     for task, expected in ((0, 0.5), (1, 0.0)):
         strategy.before_experience(toy_stream().experience(task))
@@ -213,6 +213,8 @@ def test_the_share_that_was_trained_is_reported(compose: Compose) -> None:
 class Watch(Plugin):
     """Notes, step by step, which rows of which weights are frozen, and all weights."""
 
+    transient = ("strategy",)
+
     def __init__(self, strategy: HFT) -> None:
         super().__init__()
         self.strategy = [strategy]
@@ -221,7 +223,7 @@ class Watch(Plugin):
 
     def after_step(self) -> None:
         self.frozen.append({name: rows.tolist() for name, rows, _ in self.strategy[0].held})
-        weights = self.model.backbone.named_parameters()
+        weights = self.run.model.backbone.named_parameters()
         self.weights.append({name: weight.detach().clone() for name, weight in weights})
 
 
@@ -230,7 +232,7 @@ def test_another_half_in_every_epoch(compose: Compose) -> None:
     made = learner(compose, "trainer.epochs=3", *ADAMW, redraw="epoch")
     assert isinstance(made.strategy, HFT)
     watch = Watch(made.strategy)
-    watch.attach(made.model, 0, made.fabric.device, 8)
+    watch.run = made.run
     made.plugins[:] = [watch]
     made.learn(toy_stream().experience(0))
     assert len(watch.frozen) == 9

@@ -101,10 +101,12 @@ def test_the_pull_goes_to_the_mean_of_all_predecessors(compose: Compose) -> None
 def test_without_predecessors_or_strength_nothing_is_pulled(compose: Compose) -> None:
     for overrides, experiences in (((), 0), (("strategy.merge=0.0",), 1)):
         strategy = method(taught(compose, *overrides, experiences=experiences))
-        for adapter in adapters_of(strategy.model):
+        for adapter in adapters_of(strategy.run.model):
             set_all(adapter, 1.0)
         strategy.after_step()
-        assert all((p == 1.0).all() for a in adapters_of(strategy.model) for p in a.parameters())
+        assert all(
+            (p == 1.0).all() for a in adapters_of(strategy.run.model) for p in a.parameters()
+        )
 
 
 def test_a_task_starts_from_the_adapter_of_the_task_before(compose: Compose) -> None:
@@ -133,7 +135,7 @@ def test_the_orthogonality_is_the_formula(compose: Compose, normalise: bool) -> 
 @torch.no_grad()
 def slow_answer(strategy: MOS, image: torch.Tensor) -> torch.Tensor:
     """The method's inference as it is told, for a single image."""
-    model, tasks = strategy.model, strategy.tasks.tolist()
+    model, tasks = strategy.run.model, strategy.tasks.tolist()
     prototypes = (strategy.prototypes.sums / strategy.prototypes.counts[:, None]).float()
 
     def through(slot: int) -> torch.Tensor:
@@ -156,7 +158,7 @@ def test_the_batched_answer_is_the_slow_one_image_by_image(compose: Compose) -> 
     """Adapters and head are disturbed, so that images disagree on the task and some never settle."""
     strategy = method(taught(compose, experiences=4, tasks=4))
     generator = torch.Generator().manual_seed(1)
-    for adapter in adapters_of(strategy.model):
+    for adapter in adapters_of(strategy.run.model):
         for name in Adapter.TENSORS:
             kept = adapter.kept(name)
             kept += torch.randn(kept.shape, generator=generator)

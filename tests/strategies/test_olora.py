@@ -45,7 +45,7 @@ def test_penalty_of_a_hand_made_case(
     strategy = one_layer(compose, f"strategy.norm={norm}", "strategy.orthogonality=1.0")
     penalty = strategy.penalty()
     assert penalty.item() == pytest.approx(expected)
-    first = next(lora_layers(strategy.model))
+    first = next(lora_layers(strategy.run.model))
     (gradient,) = torch.autograd.grad(penalty, first.A)
     assert gradient[0, 0, 0].item() == pytest.approx(slope)
     assert not gradient[0, 0, 1:].any()
@@ -110,7 +110,7 @@ def test_the_penalty_can_be_divided_by_the_number_of_matrices(compose: Compose) 
         for on in (False, True)
     )
     for strategy in (plain, divided):
-        for layer in lora_layers(strategy.model):
+        for layer in lora_layers(strategy.run.model):
             layer.B.data.zero_()
     length = (0.7**2 + 0.4**2) ** 0.5
     assert plain.penalty().item() == pytest.approx(0.7 + length)

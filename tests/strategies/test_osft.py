@@ -28,13 +28,13 @@ class Witness(Plugin):
 
     @property
     def layers(self) -> list[SubspaceLayer]:
-        return list(subspace_layers(self.model))
+        return list(subspace_layers(self.run.model))
 
 
 def train(compose: Compose, *overrides: str, tasks: int = 1) -> tuple[Learner, Witness]:
     made = Learner(compose("strategy=osft", "trainer.lr=1e-3", *overrides), toy_stream().info)
     witness = Witness()
-    witness.attach(made.model, 0, made.fabric.device, 8)
+    witness.run = made.run
     made.plugins.append(witness)
     for index in range(tasks):
         made.learn(toy_stream().experience(index))

@@ -77,7 +77,7 @@ def test_l2p_trains_only_what_was_chosen_and_turns_keys_without_stretching_them(
     strategy = l2p(compose)
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        chosen, _ = strategy.choose(strategy.model.backbone(images))
+        chosen, _ = strategy.choose(strategy.run.model.backbone(images))
     logits, similarity = strategy(images)
     prompts, keys = torch.autograd.grad(
         logits.sum() - similarity.sum(), [strategy.prompts, strategy.keys]
@@ -164,7 +164,7 @@ def test_the_loss_of_dualprompt(compose: Compose) -> None:
     strategy = dual(compose, "strategy.pull=0.5", experiences=1)
     batch = next(strategy.batches(toy_stream().experience(0)))
     with torch.no_grad():
-        queries = strategy.model.backbone(batch.images)
+        queries = strategy.run.model.backbone(batch.images)
         logits = strategy.predict(batch.images)
     similarity = F.cosine_similarity(queries, strategy.kept_keys[0][None]).mean()
     expected = F.cross_entropy(logits, batch.labels) - 0.5 * similarity
@@ -216,7 +216,7 @@ def test_codas_prompt_is_the_weighted_sum_half_keys_half_values(compose: Compose
     )
     images = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
-        queries = strategy.model.backbone(images)
+        queries = strategy.run.model.backbone(images)
         strategy.predict(images)
     P, K, A = (rows[1] for rows in strategy.kept())
     for image, query in enumerate(queries):

@@ -12,6 +12,7 @@ from torch import nn
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
+from cl.strategy import Run
 from strategies.si import SI
 from tests.conftest import Compose, toy_stream
 
@@ -19,7 +20,7 @@ from tests.conftest import Compose, toy_stream
 def attached(model: Any, **arguments: float) -> SI:
     model.head = SimpleNamespace(classes=0, grow=lambda classes, generator: None)
     strategy = SI(**arguments)
-    strategy.attach(model, 0, torch.device("cpu"), 8)
+    strategy.run = Run(model)
     return strategy
 
 

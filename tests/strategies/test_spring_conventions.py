@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from cl.strategy import Run
 from strategies.ewc import EWC
 from strategies.mas import MAS
 from strategies.online_ewc import OnlineEWC
@@ -22,7 +23,7 @@ def test_the_minimum_of_a_parabola_and_a_spring(method: Any, expected: float) ->
     model: Any = nn.Module()
     model.w = nn.Parameter(torch.ones(1))
     strategy = method(strength=1.0)
-    strategy.attach(model, 0, torch.device("cpu"), 8)
+    strategy.run = Run(model)
     strategy.springs.add(dict(model.named_parameters()), {"w": torch.ones(1)})
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(200):

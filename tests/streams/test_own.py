@@ -12,8 +12,8 @@ from PIL import Image
 from cl.data.files import decode
 from cl.errors import ConfigurationError, DataError
 from cl.learner import Learner
+from cl.strategy import Progress
 from cl.stream import Stream
-from cl.training import Progress
 from streams.classes import long_tailed
 from streams.own import arrays, folder
 from tests.conftest import Compose, toy_images

@@ -124,7 +124,7 @@ class Entropy(Strategy):
     def after_experience(self, experience: Experience) -> None:
         if experience.labelled:
             return
-        scales = [p for name, p in self.model.backbone.named_parameters() if "norm" in name]
+        scales = [p for name, p in self.run.model.backbone.named_parameters() if "norm" in name]
         optimizer = torch.optim.SGD(scales, lr=0.01)
         for positions in index_batches(len(experience.train), 8):
             logits = self.predict(self.prepare(experience.train.pixels_at(positions)))
