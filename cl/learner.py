@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 
 from cl import snapshot
 from cl.checkpoint import (
-    check_seal,
     load_json,
     load_module,
     load_tensors,
+    replacing_together,
     save_json,
     save_module,
     save_tensors,
-    seal,
+    settle,
 )
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
@@ -29,6 +30,7 @@ from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, require, suggest
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build, check_trust
+from cl.learner_file import FORMAT, read_learner
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
@@ -80,6 +82,7 @@ class Learner:
         self.model.ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
         self.class_names: tuple[str, ...] = ()
         self.experiences = 0
+        self.run_id: str | None = None
         self.image_shape: tuple[int, ...] | None = None
         self.trained_numbers: int | None = None
         self.training: Training | None = None
@@ -181,14 +184,13 @@ class Learner:
         return steps
 
     def save_midway(self, folder: Path) -> None:
-        """Between two steps of `learn`: write what is needed to go on with the next step."""
+        """Between two steps of `learn`: write what is needed to go on with the next step, as `write` does."""
         assert self.training is not None, "only while an experience is learnt"
         folder.mkdir(parents=True, exist_ok=True)
         tensors, values = snapshot.take(self.state)
         more, progress = self.training.state()
         save_tensors({**tensors, **more}, folder / "training.safetensors")
         save_json({"state": values, "training": progress}, folder / "training.json")
-        seal(folder)
 
     @property
     def seen(self) -> int:
@@ -236,11 +238,19 @@ class Learner:
         return self.logits(ArrayDataset.unlabelled(images)).argmax(1).numpy()
 
     def save(self, folder: Path) -> None:
-        """Write everything that is needed to go on learning: learner.json and state.safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write everything that is needed to go on learning: learner.json and state.safetensors.
+
+        What an earlier `save` wrote there is replaced all at once; other files stay.
+        """
+        with replacing_together(folder) as place:
+            self.write(place)
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a new folder; whoever calls seals it."""
         save_module(self.state, folder / "state.safetensors")
         content = {
-            "format": 1,
+            "format": FORMAT,
+            "run": self.run_id,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
@@ -250,27 +260,31 @@ class Learner:
             "pretrained": self.model.pretrained,
         }
         save_json(content, folder / "learner.json")
-        seal(folder)
 
     @classmethod
-    def load(cls, folder: Path, trust: Sequence[str] = ()) -> Learner:
+    def load(
+        cls, folder: Path, trust: Sequence[str] = (), trainer: dict[str, Any] | None = None
+    ) -> Learner:
         """Open what `save` wrote; the learner predicts as before and can learn the next experience.
 
-        A strategy from a package other than ours is imported only if the package is in `trust`.
-        Raises WeightsError when a file is missing or damaged.
+        A strategy from a package other than ours is imported only if the package is in `trust`. trainer:
+        the section to go on with, if it is not the stored one. Raises WeightsError when a file is missing or
+        damaged.
         """
-        check_seal(folder)
-        content = load_json(folder / "learner.json")
+        settle(folder)
+        content = read_learner(folder)
+        if trainer is not None:
+            content["recipe"]["trainer"] = trainer
         recipe = OmegaConf.create(content["recipe"])
         for node in (recipe.strategy, *recipe.plugin.values()):
             check_trust(str(node._target_), (*TRUSTED, *trust))
         recipe.backbone.pretrained = False  # the weights are in the state
         learner = cls(recipe, StreamInfo(**content["stream"]), content["augmentation"])
-        load_module(learner.state, folder / "state.safetensors")
+        load_module(learner.state, folder / "state.safetensors", closed="model")
         learner.recipe = dict(OmegaConf.create(content["recipe"]))
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
-        learner.experiences = content["experiences"]
+        learner.experiences, learner.run_id = content["experiences"], content.get("run")
         learner.image_shape = content["image_shape"] and tuple(content["image_shape"])
         learner.to_device()
         return learner

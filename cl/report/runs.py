@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from cl.errors import DataError
+from cl.matrix import AccuracyMatrix
 from cl.metrics import Matrix
 
 
@@ -40,7 +40,7 @@ class Run:
         try:
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-            accuracy = read_matrix(folder / "accuracy_matrix.csv")
+            accuracy = AccuracyMatrix.read(folder / "accuracy_matrix.csv").values()
             events = _events(folder / "metrics.jsonl")
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} cannot be read: {error}") from None
@@ -61,19 +61,6 @@ class Run:
     def means(self) -> Matrix:
         """After each experience, the mean accuracy over the tasks seen by then."""
         return np.array([np.mean(self.accuracy[i, : i + 1]) for i in range(len(self.accuracy))])
-
-
-def read_matrix(file: Path) -> Matrix:
-    """R from the exact counts of `accuracy_matrix.csv`; NaN where it was not measured."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        cells = list(csv.DictReader(lines))
-    size = 1 + max(int(cell["experience"]) for cell in cells)
-    R = np.full((size, size), np.nan)
-    for cell in cells:
-        if int(cell["task"]) < size:  # the last row may look one task ahead
-            share = int(cell["correct"]) / int(cell["images"])
-            R[int(cell["experience"]), int(cell["task"])] = share
-    return R
 
 
 def _events(file: Path) -> list[dict[str, Any]]:

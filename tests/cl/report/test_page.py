@@ -23,7 +23,7 @@ from cl.experiment import Experiment
 from cl.loggers import FileLogger
 from cl.report.page import samples, write_report
 from cl.report.plots import heat_map, shade, to_pixels, to_svg
-from cl.report.runs import Run, read_matrix
+from cl.report.runs import Run
 from cl.stream import Stream
 from tests.cl.loggers.events import R, result, run_info, step, summary, tell
 from tests.conftest import Compose, toy_stream
@@ -188,7 +188,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_cell_ahead_of_its_row_is_no_column(tmp_path: Path) -> None:
     ahead = AccuracyMatrix([Cell(0, 0, 10, 9, 9), Cell(0, 1, 10, 2, 2)])
     (tmp_path / "m.csv").write_text(ahead.to_csv())
-    assert read_matrix(tmp_path / "m.csv").tolist() == [[0.9]]
+    assert AccuracyMatrix.read(tmp_path / "m.csv").values().tolist() == [[0.9]]
 
 
 def test_a_heat_map_is_darker_where_the_accuracy_is_higher() -> None:

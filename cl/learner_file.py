@@ -1,0 +1,69 @@
+"""learner.json: what a stored learner is, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cl.checkpoint import check_format, check_seal, is_count, load_json
+from cl.data import AUGMENTATIONS
+from cl.errors import WeightsError
+
+FORMAT = 1
+FILES = ("learner.json", "state.safetensors")
+"""What the seal of a stored learner must cover."""
+
+SECTIONS = ("strategy", "plugin", "backbone", "trainer")
+
+
+def read_learner(folder: Path) -> dict[str, Any]:
+    """The content of `folder`/learner.json; WeightsError where the folder or a value cannot be right."""
+    check_seal(folder, FILES)
+    file = folder / "learner.json"
+    content = load_json(file)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} is damaged: it must hold names and values.")
+    check_format(content, FORMAT, file)
+    for name, right in _checks(content).items():
+        if not right:
+            shown = repr(content.get(name, "missing"))[:60]
+            raise WeightsError(f"{file} is damaged: {name} cannot be {shown}.")
+    return content
+
+
+def _checks(content: Mapping[str, Any]) -> dict[str, bool]:
+    """For each entry whether its type and range are right."""
+    names, shape = content.get("class_names"), content.get("image_shape")
+    experiences, pretrained = content.get("experiences"), content.get("pretrained")
+    return {
+        "recipe": _is_recipe(content.get("recipe")),
+        "stream": _is_stream(content.get("stream")),
+        "augmentation": content.get("augmentation") in [*AUGMENTATIONS],
+        "class_names": _are_names(names) and bool(experiences or not names),
+        "experiences": is_count(experiences),
+        "image_shape": shape is None or (_are_counts(shape) and len(shape) == 3),
+        "pretrained": isinstance(pretrained, str),
+        "run": isinstance(content.get("run"), str | None),
+    }
+
+
+def _is_recipe(recipe: Any) -> bool:
+    if not isinstance(recipe, dict) or type(recipe.get("seed")) is not int:
+        return False
+    return all(isinstance(recipe.get(section), dict) for section in SECTIONS)
+
+
+def _is_stream(stream: Any) -> bool:
+    if not isinstance(stream, dict) or stream.keys() != {"name", "scenario", "experiences"}:
+        return False
+    texts = isinstance(stream["name"], str) and isinstance(stream["scenario"], str)
+    return texts and is_count(stream["experiences"])
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(is_count(value, least=1) for value in values)
