@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import cl.loggers.files
+from cl.checkpoint import save_json
 from cl.data import ArrayDataset
 from cl.errors import DataError
 from cl.evaluation import AccuracyMatrix, Cell
@@ -108,7 +109,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     run = dataclasses.replace(run_info(tmp_path, names), stream=hostile(toy_stream()))
     logger.start(run)
     logger.step({**step(0, 5), evil: 1.0})
-    logger.finish({**summary(), "names": names, "pretrained": evil, "git_revision": evil})
+    found = {**summary(), "names": names, "pretrained": evil, "git_revision": evil}
+    save_json(found, tmp_path / "summary.json")
+    logger.finish(found)
     logger.close()
     page = Page(tmp_path / "report.html")
     assert "script" not in page.tags
@@ -212,6 +215,7 @@ def test_long_streams_and_one_task(tmp_path: Path) -> None:
         logger = FileLogger(report=False)
         logger.start(run_info(tmp_path))
         logger.experience(result(0))
+        save_json(summary(), tmp_path / "summary.json")
         logger.finish(summary())
         logger.close()
         assert len(Page(write_report(tmp_path, None)).sources) >= 3
