@@ -68,14 +68,33 @@ def cfg(compose: Compose) -> DictConfig:
     return compose("strategy=simplecil", STREAM)
 
 
-def test_a_run_has_an_identity(cfg: DictConfig) -> None:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `cfg` that was stopped after two of its four experiences."""
+    folder: Path = tmp_path_factory.mktemp("original")
+    small = ["strategy=simplecil", "backbone.image_size=8", "backbone.pretrained=false", STREAM]
+    small += ["trainer.device=cpu", "trainer.epochs=2", "trainer.batch_size=8"]
+    small += ["stream=custom", "stream._target_=tests.conftest.toy_stream"]
+    with initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra_compose("config", small)
+    names = {"stream": "toy", "strategy": "test", "backbone": "nano"}
+    with open_dict(cfg):
+        cfg.merge_with({"names": names})
+    return stopped(cfg, folder=folder)
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "stopped"))
+
+
+def test_a_run_has_an_identity(cfg: DictConfig, folder: Path) -> None:
     first, second = Experiment(cfg, []), Experiment(cfg, [])
     summary = first.run()
     run = load_json(first.folder / "run.json")
     assert run["format"] == 1
     assert run["id"] == summary["run"] == first.run_id != second.run_id
     assert Learner.load(first.folder / "learner").run_id == run["id"]
-    folder = stopped(cfg)
     for checkpoint in Checkpoints(folder).between():
         own = load_json(folder / "run.json")["id"]
         assert load_json(checkpoint / "progress.json")["run"] == own
@@ -83,9 +102,9 @@ def test_a_run_has_an_identity(cfg: DictConfig) -> None:
 
 
 def test_the_checkpoint_of_another_run_is_passed_over(
-    cfg: DictConfig, capsys: pytest.CaptureFixture[str]
+    cfg: DictConfig, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, other = stopped(cfg), stopped(cfg)
+    other = stopped(cfg)
     newest = Checkpoints(folder).between()[-1]
     shutil.rmtree(newest)
     shutil.copytree(Checkpoints(other).between()[-1], newest)
@@ -94,9 +113,8 @@ def test_the_checkpoint_of_another_run_is_passed_over(
 
 
 def test_the_checkpoint_of_another_experience_is_passed_over(
-    cfg: DictConfig, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = stopped(cfg)
     first, second = Checkpoints(folder).between()
     shutil.rmtree(second)
     shutil.copytree(first, second)
@@ -122,9 +140,8 @@ def test_the_checkpoint_of_another_experience_is_passed_over(
     ],
 )
 def test_progress_that_cannot_be(
-    cfg: DictConfig, content: Any, capsys: pytest.CaptureFixture[str]
+    folder: Path, content: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = stopped(cfg)
     newest = Checkpoints(folder).between()[-1]
     save_json(content, newest / "progress.json")
     seal(newest)
@@ -133,14 +150,12 @@ def test_progress_that_cannot_be(
 
 
 @pytest.mark.parametrize("sums", ["{}", "[]", '{"../x": "0"}', "{"])
-def test_an_empty_seal_is_damage(cfg: DictConfig, sums: str) -> None:
-    folder = stopped(cfg)
+def test_an_empty_seal_is_damage(folder: Path, sums: str) -> None:
     (Checkpoints(folder).between()[-1] / "checksums.json").write_text(sums)
     assert resume(folder).matrix.rows == 1
 
 
-def test_weights_that_are_no_numbers(cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = stopped(cfg)
+def test_weights_that_are_no_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newest = Checkpoints(folder).between()[-1]
     tensors = load_file(newest / "state.safetensors")
     tensors["model.backbone.norm.weight"] *= np.nan
@@ -150,9 +165,8 @@ def test_weights_that_are_no_numbers(cfg: DictConfig, capsys: pytest.CaptureFixt
     assert "no number" in capsys.readouterr().err
 
 
-def test_an_edited_matrix_is_noticed(cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_matrix_is_noticed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Even if all counts are possible; nothing is left to go on from."""
-    folder = stopped(cfg)
     file = folder / "accuracy_matrix.csv"
     lines = file.read_text().splitlines()
     lines[1] = "0,0,6,1,0.166667,1,0.166667"
@@ -163,10 +177,7 @@ def test_an_edited_matrix_is_noticed(cfg: DictConfig, capsys: pytest.CaptureFixt
     assert "There is none before it: the run begins again." in said
 
 
-def test_an_impossible_matrix_is_noticed(
-    cfg: DictConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = stopped(cfg)
+def test_an_impossible_matrix_is_noticed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = folder / "accuracy_matrix.csv"
     file.write_text(file.read_text().replace("0,0,6,", "0,0,6,9", 1))
     resume(folder)
@@ -190,15 +201,13 @@ def set_in_config(folder: Path, key: str, value: object) -> None:
         ("names.strategy", "other"),
     ],
 )
-def test_an_edited_configuration_is_refused(cfg: DictConfig, key: str, value: object) -> None:
-    folder = stopped(cfg)
+def test_an_edited_configuration_is_refused(folder: Path, key: str, value: object) -> None:
     set_in_config(folder, key, value)
     with pytest.raises(ConfigurationError, match=rf"config\.yaml has another {key} .*Put it back"):
         resume(folder)
 
 
-def test_an_edit_that_does_no_harm_is_applied_and_noted(cfg: DictConfig) -> None:
-    folder = stopped(cfg)
+def test_an_edit_that_does_no_harm_is_applied_and_noted(folder: Path) -> None:
     set_in_config(folder, "trainer.evaluation_batch_size", 7)
     experiment = resume(folder)
     assert experiment.learner.config.evaluation_batch_size == 7
@@ -223,8 +232,7 @@ def test_an_edit_that_does_no_harm_is_applied_and_noted(cfg: DictConfig) -> None
         {"strategy": {"_target_": "strategies.naive.Naive"}},
     ],
 )
-def test_what_may_not_be_changed_is_refused(cfg: DictConfig, changes: dict[str, Any]) -> None:
-    folder = stopped(cfg)
+def test_what_may_not_be_changed_is_refused(folder: Path, changes: dict[str, Any]) -> None:
     config = (folder / "config.yaml").read_bytes()
     key = next(iter(changes))
     with pytest.raises(ConfigurationError, match=rf"cannot go on with another {key}.*Leave it out"):
@@ -258,8 +266,7 @@ def test_what_may_be_changed_is_applied_and_noted(compose: Compose) -> None:
     assert Learner.load(folder / "learner").config.epochs == 3
 
 
-def test_changes_are_kept_through_another_stop(cfg: DictConfig) -> None:
-    folder = stopped(cfg)
+def test_changes_are_kept_through_another_stop(folder: Path) -> None:
     experiment = resume(folder, trainer__quiet=True)
     experiment.loggers = [Kill(3)]
     with pytest.raises(KeyboardInterrupt):
@@ -318,9 +325,8 @@ def test_checkpoints_inside_an_experience_are_checked_too(
     assert experiment.matrix == whole.matrix
 
 
-def test_a_run_of_an_older_version_goes_on(cfg: DictConfig) -> None:
+def test_a_run_of_an_older_version_goes_on(cfg: DictConfig, folder: Path) -> None:
     """No identity, no contents, no configuration in its checkpoints."""
-    folder = stopped(cfg)
     (folder / "run.json").unlink()
     with np.load(folder / "split.npz") as stored:
         kept = {key: stored[key] for key in stored.files if key != "contents"}
@@ -344,8 +350,7 @@ def test_a_run_of_an_older_version_goes_on(cfg: DictConfig) -> None:
     assert experiment.matrix == whole.matrix
 
 
-def test_a_lost_identity_comes_back_from_the_checkpoints(cfg: DictConfig) -> None:
-    folder = stopped(cfg)
+def test_a_lost_identity_comes_back_from_the_checkpoints(folder: Path) -> None:
     before = (folder / "run.json").read_bytes()
     (folder / "run.json").unlink()
     resume(folder).run()
@@ -353,8 +358,7 @@ def test_a_lost_identity_comes_back_from_the_checkpoints(cfg: DictConfig) -> Non
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{", '{"id": 3}', '{"id": "x", "format": 999}'])
-def test_a_damaged_identity_is_an_error(cfg: DictConfig, content: str) -> None:
-    folder = stopped(cfg)
+def test_a_damaged_identity_is_an_error(folder: Path, content: str) -> None:
     (folder / "run.json").write_text(content)
     with pytest.raises(Exception, match=r"run\.json (is damaged|was written by a newer)"):
         resume(folder)
@@ -386,8 +390,7 @@ def test_other_pixels_are_refused(compose: Compose, tmp_path: Path) -> None:
     assert resume(folder).run()["stream_contents"]
 
 
-def test_nothing_is_written_again_without_need(cfg: DictConfig) -> None:
-    folder = stopped(cfg)
+def test_nothing_is_written_again_without_need(folder: Path) -> None:
     names = ("config.yaml", "run.json", "split.npz")
     before = {name: (folder / name).stat().st_ino for name in names}
     resume(folder).run()
@@ -395,10 +398,9 @@ def test_nothing_is_written_again_without_need(cfg: DictConfig) -> None:
 
 
 def test_a_full_disk_at_the_start_of_a_resume_loses_nothing(
-    cfg: DictConfig, monkeypatch: pytest.MonkeyPatch
+    cfg: DictConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is written first, the run can be resumed afterwards."""
-    folder = stopped(cfg)
     whole = Experiment(cfg, [])
     whole.run()
     content = {p: p.read_bytes() for p in folder.glob("*.*") if p.name != "accuracy_matrix.csv"}
