@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ Differences = dict[str, tuple[Any, Any]]
 def changed(cfg: DictConfig, changes: Mapping[str, Any], folder: Path) -> DictConfig:
     """The configuration of the run in `folder` with what may be changed; ConfigurationError for all else.
 
-    changes: values, or whole sections, by dotted key.
+    changes: values, or whole sections, by dotted key. A logger that the run does not have has nothing to
+    change.
     """
     wanted = OmegaConf.create(OmegaConf.to_container(cfg))
     assert isinstance(wanted, DictConfig)
     for key, value in changes.items():
-        OmegaConf.update(wanted, key, value, merge=False, force_add=True)
+        section = key.rpartition(".")[0]
+        if not covered(section, ["logger"]) or OmegaConf.select(wanted, section) is not None:
+            OmegaConf.update(wanted, key, value, merge=False, force_add=True)
     refused = {
         key: pair for key, pair in differences(plain(cfg), plain(wanted)).items() if not _may(key)
     }
@@ -105,4 +108,12 @@ def typed(cfg: DictConfig) -> dict[str, Any]:
             value = OmegaConf.select(cfg, each)
             is_section = OmegaConf.is_config(value)
             found[each] = OmegaConf.to_container(value, resolve=True) if is_section else value
-    return found
+    return {**found, **_following(found, cfg)}
+
+
+def _following(keys: Iterable[str], cfg: DictConfig) -> dict[str, Any]:
+    """The values that `cfg` takes from those of `keys`: the console is quiet when `trainer.quiet` is true."""
+    raw: Any = OmegaConf.to_container(cfg)
+    sources = {f"${{{key}}}" for key in keys}
+    follow = [key for key, value in flatten(raw).items() if str(value) in sources]
+    return {key: OmegaConf.select(cfg, key) for key in follow}

@@ -22,7 +22,7 @@ from cl.checkpoint import load_json, save_json, seal
 from cl.errors import ConfigurationError, DataError, ResourceError
 from cl.experiment import Experiment, start
 from cl.learner import Learner
-from cl.loggers import ExperienceResult, Logger
+from cl.loggers import ConsoleLogger, ExperienceResult, Logger
 from cl.report.runs import Run
 from cl.run_folder import Checkpoints
 from cl.stream import Stream
@@ -459,6 +459,23 @@ def test_the_command_line_may_repeat_itself(
         line = [*same, f"resume={folder}", "trust=[tests]", other]
         with pytest.raises(ConfigurationError, match=f"cannot go on with another {key}"):
             start(command(monkeypatch, tmp_path, *line))
+
+
+def test_what_follows_a_change_changes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`logger.console.quiet` is `trainer.quiet`."""
+    same = ["strategy=simplecil", "logger=[console]"]
+    folder = stopped(command(monkeypatch, tmp_path, *same), after=1)
+    line = [*same, "trainer.quiet=true", f"resume={folder}", "trust=[tests]"]
+    (logger,) = start(command(monkeypatch, tmp_path, *line)).loggers
+    assert isinstance(logger, ConsoleLogger)
+    assert logger.console.quiet
+
+
+def test_a_logger_that_is_not_there_cannot_be_changed(folder: Path) -> None:
+    changes = {"logger.wandb.mode": "offline"}
+    assert "wandb" not in Experiment.resume(folder, [], ["tests"], changes).cfg.logger
 
 
 def test_auto_and_latest_find_the_newest_unfinished_run(
