@@ -9,7 +9,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -22,9 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.errors import ConfigurationError, PalimpsestError, suggest
-
-if TYPE_CHECKING:
-    from cl.experiment import Experiment
 
 CONFIGS = "pkg://configs"
 
@@ -42,6 +39,7 @@ def main() -> None:
 
 def _run(cfg: DictConfig) -> None:
     from cl import sweep  # torch comes in here
+    from cl.experiment import start
     from cl.stopping import StoppedError
 
     try:
@@ -54,15 +52,6 @@ def _run(cfg: DictConfig) -> None:
         sys.exit(stopped.status)
     except PalimpsestError as error:
         sys.exit(f"error: {error}")  # here, or Hydra would print a traceback
-
-
-def start(cfg: DictConfig) -> Experiment:
-    """A new experiment, or the one in the folder `cfg.resume`."""
-    from cl.experiment import Experiment
-
-    if cfg.resume is None:
-        return Experiment(cfg)
-    return Experiment.resume(Path(cfg.resume), trust=cfg.trust)
 
 
 def expand_targets(argv: list[str]) -> list[str]:

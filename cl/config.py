@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +16,17 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "quarter_cosine", "milestones")
 PRECISIONS = ("32", "bf16", "16")
 PARALLEL = ("auto", "ddp")
+
+HARMLESS = (
+    *("logger", "cache"),
+    *("trainer.device", "trainer.devices", "trainer.nodes", "trainer.strategy", "trainer.compile"),
+    *("trainer.checkpoint", "trainer.checkpoint_minutes", "trainer.quiet"),
+    "trainer.evaluation_batch_size",
+)
+"""What may be changed when a run goes on: it does not decide what is learnt, apart from last bits."""
+
+LATER = ("trainer.epochs", "trainer.precision")
+"""What may be changed too, for the experiences that have not been begun."""
 
 
 @dataclass
@@ -122,7 +134,11 @@ class NamesConfig:
 class Config:
     """One run. `stream`, `strategy` and each of `plugin` and `logger` name a `_target_` and its arguments.
 
-    resume: the folder of a run to go on with; all else is then taken from that folder. trust: packages
+    resume: the folder of a run to go on with. All else is taken from that folder; what is typed beside it
+    is changed, and noted, if it is `HARMLESS` or for `LATER`, and refused if it is neither and the run has
+    another value. "latest": the newest run under `output` that is not complete and has this very
+    configuration (what is `HARMLESS` may differ); an error if there is none. "auto": the same, but where
+    there is none a new run begins, so that a scheduler can start one command again and again. trust: packages
     whose code a stored configuration may name.
     """
 
@@ -153,6 +169,11 @@ def as_object(node: DictConfig, kind: type[Section]) -> Section:
         raise ConfigurationError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(result, kind)
     return result
+
+
+def covered(key: str, by: Iterable[str]) -> bool:
+    """Whether one of `by` is the dotted key or a section that holds it."""
+    return any(key == each or key.startswith(f"{each}.") for each in by)
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -14,20 +13,28 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from cl.checkpoint import check_seal, load_json, save_json
-from cl.data.cache import create_cache
+from cl.changes import SEARCHED, changed, plain, typed
+from cl.checkpoint import save_json
 from cl.environment import describe, peak_memory_bytes
-from cl.errors import ConfigurationError, WeightsError
-from cl.evaluation import AccuracyMatrix, evaluate
+from cl.errors import ConfigurationError
+from cl.evaluation import evaluate
 from cl.guards import resources_explained
 from cl.instantiate import build
 from cl.learner import KINDS as LEARNER_KINDS
 from cl.learner import Learner
 from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import summarise
-from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
+from cl.resuming import Standing, find_standing, packages, run_to_resume
+from cl.run_folder import (
+    Checkpoints,
+    create_run_folder,
+    create_run_id,
+    load_run_config,
+    lock,
+    save_run_config,
+    save_run_id,
+)
 from cl.stopping import StoppedError, StopRequest
-from cl.stored import fields
 from cl.strategy import Progress
 from cl.stream import Experience, Stream
 from cl.training import count_steps
@@ -56,12 +63,14 @@ class Experiment:
         cfg: DictConfig,
         loggers: Sequence[Logger] | None = None,
         folder: Path | None = None,
-        learner: Learner | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
         self.stream: Stream = build(cfg.stream, "stream")
-        self.learner = learner or Learner(cfg, self.stream.info, self.stream.augmentation)
+        standing = standing or Standing(create_run_id())
+        self.learner = standing.learner or Learner(cfg, self.stream.info, self.stream.augmentation)
+        self.run_id = self.learner.run_id = standing.run
         fabric = self.learner.fabric
         self.leads = fabric.is_global_zero  # of several processes one writes and reports
         self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
@@ -70,53 +79,32 @@ class Experiment:
         if folder is None and self.leads:
             folder = create_run_folder(cfg, self.names)
         self.folder = Path(fabric.broadcast(str(folder)))
-        self.matrix = AccuracyMatrix()
-        self.seconds = 0.0
-        self.steps = 0
+        self.matrix = standing.matrix
+        self.seconds, self.steps = standing.seconds, standing.steps
+        self.changes = standing.changes
         self.checkpoints = Checkpoints(self.folder)
-        self.midway: Path | None = None
-        self.steps_midway = 0
+        self.midway, self.steps_midway = standing.midway, standing.steps_midway
         self.stop = StopRequest()
 
     @classmethod
     def resume(
-        cls, folder: Path, loggers: Sequence[Logger] | None = None, trust: Sequence[str] = ()
+        cls,
+        folder: Path,
+        loggers: Sequence[Logger] | None = None,
+        trust: Sequence[str] = (),
+        changes: Mapping[str, Any] | None = None,
     ) -> Experiment:
-        """An experiment that goes on where the run in `folder` was: after its last undamaged checkpoint."""
+        """An experiment that goes on where the run in `folder` was: after its last undamaged checkpoint.
+
+        changes: values, or whole sections, by dotted key, to go on with instead of the stored ones, such as
+        {"trainer.device": "cuda"}; ConfigurationError for one that may not be changed.
+        """
         cfg = load_run_config(folder)
         check_trust(cfg, KINDS, trust)
         if (folder / "summary.json").exists():
             raise ConfigurationError(f"resume={folder}: this run is complete.")
-        for checkpoint in reversed(Checkpoints(folder).between()):
-            try:
-                learner = Learner.load(checkpoint, trust)
-                rows = int(checkpoint.name)
-                matrix = AccuracyMatrix.read(folder / "accuracy_matrix.csv", rows)
-                seconds, steps = _progress(checkpoint)
-            except WeightsError as error:
-                print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
-                continue
-            learner.model.cache = create_cache(cfg.cache)
-            experiment = cls(cfg, loggers, folder, learner)
-            experiment.matrix = matrix
-            experiment.seconds, experiment.steps = seconds, steps
-            experiment._find_midway()
-            return experiment
-        experiment = cls(cfg, loggers, folder)
-        experiment._find_midway()
-        return experiment
-
-    def _find_midway(self) -> None:
-        """Note the newest undamaged checkpoint inside the experience that comes next."""
-        for checkpoint in reversed(self.checkpoints.midway(self.matrix.rows)):
-            try:
-                check_seal(checkpoint)
-                self.seconds, self.steps_midway = _progress(checkpoint)
-            except WeightsError as error:
-                print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
-                continue
-            self.midway = checkpoint
-            return
+        cfg = changed(cfg, changes or {}, folder)
+        return cls(cfg, loggers, folder, find_standing(folder, cfg, trust))
 
     def run(self) -> dict[str, Any]:
         """Learn and evaluate what is left of the stream; returns the content of summary.json.
@@ -129,9 +117,7 @@ class Experiment:
         locked = lock(self.folder) if self.leads else nullcontext()
         with locked, explained, StopRequest() as self.stop:
             if self.leads:
-                OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
-                self.stream.save_split(self.folder / "split.npz")
-                self.matrix.write(self.folder / "accuracy_matrix.csv")
+                self._write_down()
             for logger in self.loggers:
                 logger.start(self._run_info())
             try:
@@ -140,14 +126,22 @@ class Experiment:
                 summary = self.summary()
                 if self.leads:
                     self.learner.save(self.folder / "learner")
+                    save_json(summary, self.folder / "summary.json")  # now the run is complete
+                    shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
                 for logger in self.loggers:
                     logger.finish(summary)
-                if self.leads:
-                    shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
             finally:
                 for logger in self.loggers:
                     logger.close()
         return summary
+
+    def _write_down(self) -> None:
+        """What must be known to go on, unless it is there; the configuration last, for it makes a run."""
+        if self.run_id is not None:
+            save_run_id(self.run_id, self.folder)
+        self.stream.save_split(self.folder / "split.npz")
+        self.matrix.write(self.folder / "accuracy_matrix.csv")
+        save_run_config(self.cfg, self.folder)
 
     def summary(self) -> dict[str, Any]:
         """The metrics, the costs, and what the run ran on."""
@@ -167,6 +161,9 @@ class Experiment:
             "peak_memory_bytes": peak_memory_bytes(device),
             "pretrained": self.learner.model.pretrained,
             "stream_fingerprint": self.stream.fingerprint(),
+            "stream_contents": self.stream.contents,
+            "run": self.run_id,
+            "changes": self.changes,
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             **describe(device),
         }
@@ -210,8 +207,8 @@ class Experiment:
             logger.experience(result)
         if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
-                save_json({"seconds": self.seconds, "steps": self.steps}, folder / "progress.json")
-                self.learner.save(folder)
+                self._write_progress(folder, self.steps)
+                self.learner.write(folder)
         number = self.learner.model.ranks.highest(self.stop.number)
         if number and self.matrix.rows < len(self.stream):
             raise self._stopped(number)
@@ -224,12 +221,24 @@ class Experiment:
         number = ranks.highest(self.stop.number)
         if config.checkpoint and self.leads and (due or number):
             with self.checkpoints.writing(self.matrix.rows, progress.step) as folder:
-                done = {"seconds": self.seconds, "steps": progress.step}
-                save_json(done, folder / "progress.json")
+                self._write_progress(folder, progress.step)
                 self.learner.save_midway(folder)
             self.saved = time.monotonic()
         if number:
             raise self._stopped(number)
+
+    def _write_progress(self, checkpoint: Path, steps: int) -> None:
+        """What a checkpoint is of, and what `cl.resuming` compares. steps: as in `Standing`."""
+        content = {
+            "run": self.run_id,
+            "experiences": self.matrix.rows,
+            "steps": steps,
+            "seconds": self.seconds,
+            "matrix": self.matrix.digest,
+            "config": plain(self.cfg),
+            "changes": self.changes,
+        }
+        save_json(content, checkpoint / "progress.json")
 
     def _stopped(self, number: int) -> StoppedError:
         return StoppedError(f"Stopped. To go on: python run.py resume={self.folder}", number)
@@ -277,17 +286,19 @@ class Experiment:
         )
 
 
+def start(cfg: DictConfig) -> Experiment:
+    """A new experiment, or the one that `cfg.resume` means, with what the command line says beside it."""
+    folder = run_to_resume(cfg)
+    if folder is None:
+        return Experiment(cfg)
+    trust = [*cfg.trust, *(packages(cfg) if cfg.resume in SEARCHED else ())]
+    return Experiment.resume(folder, trust=trust, changes=typed(cfg))
+
+
 def create_loggers(cfg: DictConfig) -> list[Logger]:
     """The loggers that `cfg.logger` names, in that order."""
     nodes = cfg.get("logger") or {}
     return [build(node, f"logger.{name}") for name, node in nodes.items()]
-
-
-def _progress(checkpoint: Path) -> tuple[float, int]:
-    """How many seconds a run had taken when it wrote the checkpoint, and how many steps."""
-    file = checkpoint / "progress.json"
-    done = fields(load_json(file), file, {"seconds": int | float, "steps": int}, WeightsError)
-    return float(done["seconds"]), done["steps"]
 
 
 def _read(logged: dict[str, Any]) -> dict[str, float]:

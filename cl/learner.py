@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from cl import snapshot
 from cl.checkpoint import (
-    check_seal,
     load_json,
     load_module,
     load_state,
     load_tensors,
+    replacing_together,
     save_json,
     save_module,
     save_tensors,
-    seal,
+    settle,
 )
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
@@ -31,7 +31,7 @@ from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, require, suggest
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build
-from cl.learner_file import FORMAT, read_description
+from cl.learner_file import ATTRIBUTES, FORMAT, read_learner
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
@@ -94,6 +94,7 @@ class Learner:
         self.model.ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
         self.class_names: tuple[str, ...] = ()
         self.experiences = 0
+        self.run_id: str | None = None
         self.image_shape: tuple[int, ...] | None = None
         self.trained_numbers: int | None = None
         self.training: Training | None = None
@@ -235,7 +236,7 @@ class Learner:
         self.to_device()
 
     def save_midway(self, folder: Path) -> None:
-        """Between two steps of `learn`: write what is needed to go on with the next step."""
+        """Between two steps of `learn`: write what is needed to go on with the next step, as `write` does."""
         assert self.training is not None, "only while an experience is learnt"
         folder.mkdir(parents=True, exist_ok=True)
         attributes, values = snapshot.take(self.state, self.begun)
@@ -243,7 +244,6 @@ class Learner:
         more, progress = self.training.state()
         save_tensors({**tensors, **more}, folder / "training.safetensors")
         save_json({"attributes": values, "training": progress}, folder / "training.json")
-        seal(folder)
 
     @property
     def seen(self) -> int:
@@ -291,14 +291,22 @@ class Learner:
         return self.logits(ArrayDataset.unlabelled(images)).argmax(1).numpy()
 
     def save(self, folder: Path) -> None:
-        """Write everything that is needed to go on learning: learner.json and state.safetensors."""
+        """Write everything that is needed to go on learning: learner.json and state.safetensors.
+
+        What an earlier `save` wrote there is replaced all at once; other files stay.
+        """
+        with replacing_together(folder) as place:
+            self.write(place)
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a new folder; whoever calls seals it."""
         tensors, values = snapshot.take(self.state, self.built)
-        folder.mkdir(parents=True, exist_ok=True)
         save_module(self.state, folder / "state.safetensors")
-        save_tensors(tensors, folder / "attributes.safetensors")
+        save_tensors(tensors, folder / ATTRIBUTES)
         content = {
             "format": FORMAT,
             "attributes": values,
+            "run": self.run_id,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
             "augmentation": self.stream_augmentation,
@@ -308,31 +316,35 @@ class Learner:
             "pretrained": self.model.pretrained,
         }
         save_json(content, folder / "learner.json")
-        seal(folder)
 
     @classmethod
-    def load(cls, folder: Path, trust: Sequence[str] = ()) -> Learner:
+    def load(
+        cls, folder: Path, trust: Sequence[str] = (), trainer: dict[str, Any] | None = None
+    ) -> Learner:
         """Open what `save` wrote; the learner predicts as before and can learn the next experience.
 
         A strategy from a package other than ours is imported only if the package is in `trust`, and nothing
-        is built but a strategy and plugins (`cl.trust`). Raises WeightsError when a file is missing or
-        damaged, ConfigurationError when the recipe names what may not be built.
+        is built but a strategy and plugins (`cl.trust`). trainer: the section to go on with, if it is not the
+        stored one. Raises WeightsError when a file is missing or damaged, ConfigurationError when the recipe
+        names what may not be built.
         """
-        check_seal(folder)
-        content = read_description(folder / "learner.json")
+        settle(folder)
+        content = read_learner(folder)
+        if trainer is not None:
+            content["recipe"]["trainer"] = trainer
         recipe = as_config(content["recipe"], folder / "learner.json")
         check_trust(recipe, KINDS, trust)
         opened = recipe.copy()
         opened.backbone.pretrained = False  # the weights are in the state
         learner = cls(opened, StreamInfo(**content["stream"]), content["augmentation"])
-        load_module(learner.state, folder / "state.safetensors")
+        load_module(learner.state, folder / "state.safetensors", closed="model")
         if content["format"] > 1:  # version 0.1 kept no attributes
-            tensors = load_tensors(folder / "attributes.safetensors")
+            tensors = load_tensors(folder / ATTRIBUTES)
             snapshot.put(learner.state, tensors, content["attributes"], learner.fabric.device)
         learner.recipe = dict(recipe)
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
-        learner.experiences = content["experiences"]
+        learner.experiences, learner.run_id = content["experiences"], content.get("run")
         learner.image_shape = content["image_shape"] and tuple(content["image_shape"])
         learner.to_device()
         return learner

@@ -1,47 +1,76 @@
-"""learner.json: what a saved learner is, besides its tensors."""
+"""learner.json: what a stored learner is, checked before anything is made of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cl.checkpoint import load_json
+from cl.checkpoint import check_format, check_seal, is_count, load_json
+from cl.data import AUGMENTATIONS
 from cl.errors import WeightsError
-from cl.stored import fields
 
 FORMAT = 2
-"""Version 0.1 wrote format 1, which had no attributes."""
-CONTENT = {
-    "format": int,
-    "attributes": dict,
-    "recipe": dict,
-    "stream": dict,
-    "augmentation": str,
-    "class_names": list,
-    "experiences": int,
-    "image_shape": list | None,
-    "pretrained": str,
-}
-RECIPE = {"strategy": dict, "plugin": dict, "backbone": dict, "trainer": dict, "seed": int}
-STREAM = {"name": str, "scenario": str, "experiences": int}
+"""Version 0.1 wrote format 1, which kept no attributes of methods."""
+
+ATTRIBUTES = "attributes.safetensors"
+FILES = ("learner.json", "state.safetensors")
+"""What the seal of a stored learner must cover, beside its attributes."""
+
+SECTIONS = ("strategy", "plugin", "backbone", "trainer")
 
 
-def read_description(file: Path) -> dict[str, Any]:
-    """The content of a learner.json; WeightsError when it is not as `Learner.save` writes it."""
+def read_learner(folder: Path) -> dict[str, Any]:
+    """The content of `folder`/learner.json; WeightsError where the folder or a value cannot be right."""
+    file = folder / "learner.json"
     content = load_json(file)
-    if isinstance(content, dict) and content.get("format") == 1:
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} is damaged: it must hold names and values.")
+    check_format(content, FORMAT, file)
+    if content["format"] == 1:
         content["attributes"] = {}
-    content = fields(content, file, CONTENT, WeightsError)
-    if content["format"] not in (1, FORMAT):
-        raise WeightsError(
-            f"{file} has format {content['format']}; this version of Palimpsest reads up to {FORMAT}."
-        )
-    for part, kinds in {"recipe": RECIPE, "stream": STREAM}.items():
-        found = fields(content[part], f"{file}: {part}", kinds, WeightsError)
-        content[part] = {name: found[name] for name in kinds}
-    names, shape = content["class_names"], content["image_shape"] or []
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise WeightsError(f"{file} is damaged: class_names must be different texts.")
-    if not all(type(side) is int and side > 0 for side in shape) or content["experiences"] < 0:
-        raise WeightsError(f"{file} is damaged: image_shape and experiences must be counts.")
+    check_seal(folder, FILES if content["format"] == 1 else (*FILES, ATTRIBUTES))
+    for name, right in _checks(content).items():
+        if not right:
+            shown = repr(content.get(name, "missing"))[:60]
+            raise WeightsError(f"{file} is damaged: {name} cannot be {shown}.")
+    content["recipe"] = {key: content["recipe"][key] for key in (*SECTIONS, "seed")}
     return content
+
+
+def _checks(content: Mapping[str, Any]) -> dict[str, bool]:
+    """For each entry whether its type and range are right."""
+    names, shape = content.get("class_names"), content.get("image_shape")
+    experiences, pretrained = content.get("experiences"), content.get("pretrained")
+    return {
+        "attributes": isinstance(content.get("attributes"), dict),
+        "recipe": _is_recipe(content.get("recipe")),
+        "stream": _is_stream(content.get("stream")),
+        "augmentation": content.get("augmentation") in [*AUGMENTATIONS],
+        "class_names": _are_names(names) and bool(experiences or not names),
+        "experiences": is_count(experiences),
+        "image_shape": shape is None or (_are_counts(shape) and len(shape) == 3),
+        "pretrained": isinstance(pretrained, str),
+        "run": isinstance(content.get("run"), str | None),
+    }
+
+
+def _is_recipe(recipe: Any) -> bool:
+    if not isinstance(recipe, dict) or type(recipe.get("seed")) is not int:
+        return False
+    return all(isinstance(recipe.get(section), dict) for section in SECTIONS)
+
+
+def _is_stream(stream: Any) -> bool:
+    if not isinstance(stream, dict) or stream.keys() != {"name", "scenario", "experiences"}:
+        return False
+    texts = isinstance(stream["name"], str) and isinstance(stream["scenario"], str)
+    return texts and is_count(stream["experiences"])
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(is_count(value, least=1) for value in values)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,17 +15,32 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl.checkpoint import check_seal
+from cl.checkpoint import (
+    check_format,
+    check_seal,
+    flush,
+    load_json,
+    replace_text,
+    save_json,
+    seal,
+)
 from cl.config import Config
-from cl.errors import ConfigurationError, PalimpsestError, require
+from cl.errors import ConfigurationError, PalimpsestError, WeightsError, require
 from cl.stored import as_config, load_yaml
 
 KEPT_CHECKPOINTS = 2
+FORMAT = 1
+IDENTITY = "run.json"
+
+
+def runs_folder(cfg: DictConfig, names: Mapping[str, str]) -> Path:
+    """Where the runs of these names are: `<output>/<stream>/<strategy>/<backbone>`."""
+    return Path(cfg.output) / names["stream"] / names["strategy"] / names["backbone"]
 
 
 def create_run_folder(cfg: DictConfig, names: dict[str, str]) -> Path:
     """Make `<output>/<stream>/<strategy>/<backbone>/<date-time>-seed<seed>`, never an existing one."""
-    parent = Path(cfg.output) / names["stream"] / names["strategy"] / names["backbone"]
+    parent = runs_folder(cfg, names)
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-seed{cfg.seed}"
     try:
         for attempt in range(1000):
@@ -65,6 +82,37 @@ def load_run_config(folder: Path) -> DictConfig:
     return typed
 
 
+def save_run_config(cfg: DictConfig, folder: Path) -> None:
+    """Write the resolved configuration of the run in `folder`, unless it is there."""
+    text, file = OmegaConf.to_yaml(cfg, resolve=True), folder / "config.yaml"
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        replace_text(file, text)
+
+
+def create_run_id() -> str:
+    """A random id for a new run; of the system's randomness, so that no seed is touched."""
+    return uuid.uuid4().hex
+
+
+def save_run_id(run_id: str, folder: Path) -> None:
+    """Write the id of the run into its folder, unless it is there."""
+    if not (folder / IDENTITY).exists() or load_run_id(folder) != run_id:
+        save_json({"format": FORMAT, "id": run_id}, folder / IDENTITY)
+
+
+def load_run_id(folder: Path) -> str | None:
+    """The id of the run in `folder`; None if it is of a version that gave none. WeightsError if damaged."""
+    file = folder / IDENTITY
+    if not file.exists():
+        return None
+    content = load_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("id"), str):
+        raise WeightsError(f"{file} is damaged: it must hold the id of the run.")
+    check_format(content, FORMAT, file)
+    run_id: str = content["id"]
+    return run_id
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Keep other processes from running in `folder`; the lock goes with the process, however it ends."""
@@ -104,14 +152,16 @@ class Checkpoints:
             shutil.rmtree(remnant, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        seal(partial)
         check_seal(partial)
         shutil.rmtree(final, ignore_errors=True)  # damaged, or the run went back behind it
         partial.rename(final)
+        flush(self.folder)
         self._forget(experiences)
 
     def _complete(self) -> list[Path]:
         found = self.folder.glob("*")
-        return sorted(path for path in found if path.is_dir() and path.suffix != ".partial")
+        return sorted(p for p in found if p.is_dir() and re.fullmatch(r"\d{6,}(-\d{9,})?", p.name))
 
     def _forget(self, experiences: int) -> None:
         old = self.between()[:-KEPT_CHECKPOINTS] + self.midway(experiences)[:-KEPT_CHECKPOINTS]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from cl.data import splits
 from cl.data.arrays import Array, ArrayDataset
+from cl.data.contents import contents
 from cl.data.datasets import DataCard, DataSet, stratified_split
 from cl.data.unlabelled import Unlabelled
 from cl.errors import DataError, require
@@ -108,12 +110,21 @@ class Stream:
         return splits.arrays(self._parts)
 
     def save_split(self, file: Path) -> None:
-        """Write `split` and the fingerprint as a `.npz` file; a DataError if another split is there."""
-        splits.save(self._parts, file)
+        """Write `split`, `fingerprint` and `contents` as a `.npz` file; DataError if others are there."""
+        splits.save(self._parts, file, self.contents)
 
     def fingerprint(self) -> str:
         """A hash of the split: the same for the same images in the same experiences."""
         return splits.fingerprint(self._parts)
+
+    @cached_property
+    def contents(self) -> str:
+        """A hash of the images and of the class names.
+
+        All pixels, where they are stored and take up to 512 MB; else a sample, always the same. Of images in
+        files, the bytes of some of the files.
+        """
+        return contents(self._parts.values(), self.class_names)
 
     @property
     def _parts(self) -> splits.Parts:

@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from cl.checkpoint import save_json
 from cl.compare import compare, show_on_console, write
 from cl.errors import PalimpsestError
-from cl.experiment import Experiment
+from cl.experiment import Experiment, start
 from cl.report.groups import read_jobs
+from cl.resuming import packages
 from cl.stopping import StoppedError
 
 UNFINISHED = "it did not come to its end"
@@ -60,17 +61,11 @@ def begin(cfg: DictConfig) -> Experiment | None:
     if folder is not None and (folder / "summary.json").exists():
         return None
     if folder is not None and (folder / "config.yaml").exists():
-        experiment = Experiment.resume(folder, trust=[*cfg.trust, *_packages(cfg)])
+        experiment = Experiment.resume(folder, trust=[*cfg.trust, *packages(cfg)])
     else:
-        experiment = Experiment(cfg)
+        experiment = start(cfg)
     note(experiment.folder, UNFINISHED)
     return experiment
-
-
-def _packages(cfg: DictConfig) -> list[str]:
-    """The packages whose code this very command names."""
-    nodes = [cfg.strategy, cfg.stream, *(cfg.plugin or {}).values(), *(cfg.logger or {}).values()]
-    return [str(node._target_).partition(".")[0] for node in nodes]
 
 
 def note(folder: Path | None, error: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from cl.data.arrays import Array
 
 T = TypeVar("T", covariant=True)
+Source = Array | Callable[[Array], Iterable[bytes]] | None
 
 
 class Lazy(Sequence[T], Generic[T]):
@@ -39,16 +40,22 @@ class ComputedImages:
     """Looks like a uint8 array N × H × W × C; `make(rows)` gives the images of an int64 array of rows.
 
     The result for a row must not depend on the other rows. key: what tells these images from others of
-    the same rows (a rotation, a corruption), for the fingerprint of a stream.
+    the same rows (a rotation, a corruption), for the fingerprint of a stream. source: what they are made
+    from, for the hash of its contents: other images of the same rows, or a function that gives for rows the
+    bytes of their files; None if there is nothing but the images themselves.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
     def __init__(
-        self, shape: tuple[int, int, int, int], make: Callable[[Array], Array], key: str
+        self,
+        shape: tuple[int, int, int, int],
+        make: Callable[[Array], Array],
+        key: str,
+        source: Source = None,
     ) -> None:
-        self.shape, self.make, self.key = shape, make, key
+        self.shape, self.make, self.key, self.source = shape, make, key, source
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -62,9 +69,14 @@ class ComputedImages:
         return self[:].astype(dtype or np.uint8, copy=False)
 
 
-def computed(shape: tuple[int, int, int, int], make: Callable[[Array], Array], key: str) -> Array:
+def computed(
+    shape: tuple[int, int, int, int],
+    make: Callable[[Array], Array],
+    key: str,
+    source: Source = None,
+) -> Array:
     """Images that `make(rows)` computes (see `ComputedImages`), typed as the array that they stand for."""
-    return cast(Array, ComputedImages(shape, make, key))
+    return cast(Array, ComputedImages(shape, make, key, source))
 
 
 def mapped(images: Array, change: Callable[[Array, Array], Array], key: str) -> Array:
@@ -88,6 +100,7 @@ def mapped_to(
         (len(images), *shape),
         lambda rows: change(np.asarray(images[rows]), rows),
         f"{before}/{key}" if before else key,
+        images,
     )
 
 

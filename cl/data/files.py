@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -48,7 +48,18 @@ def file_images(files: Sequence[Path], size: int, key: str) -> Array:
         chosen = [Path(str(paths[row])) for row in rows]
         return decode_all(chosen, size, [str(path) for path in chosen])
 
-    return computed((len(files), size, size, 3), make, key)
+    def stored(rows: Array) -> Iterator[bytes]:
+        return (read_bytes(Path(str(paths[row]))) for row in rows)
+
+    return computed((len(files), size, size, 3), make, key, stored)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file; a DataError if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}.") from None
 
 
 def decode_all(sources: Sequence[Path | bytes], size: int, names: Sequence[str]) -> Array:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cl.checkpoint import replacing
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.computed import key_of
 from cl.errors import DataError
@@ -17,6 +20,12 @@ Parts = dict[str, Sequence[ArrayDataset]]
 """The data sets of all experiences, by "train" and "test"."""
 Column = tuple[str, int, Iterator[Array]]
 """Its name, how many int64 numbers it has, and these piece by piece."""
+
+DAMAGE = (
+    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What reading a broken `.npz` file raises."""
 
 PIECES: dict[str, Callable[[ArrayDataset], Array]] = {
     "rows": lambda data: data.rows,
@@ -50,25 +59,51 @@ def fingerprint(parts: Parts) -> str:
     return digest.hexdigest()[:16]
 
 
-def save(parts: Parts, file: Path) -> None:
-    """Write the columns and the fingerprint as a `.npz` file; a DataError if another split is there."""
-    own = fingerprint(parts)
+def save(parts: Parts, file: Path, contents: str) -> None:
+    """Write the columns, the fingerprint and the hash of the contents as a `.npz` file.
+
+    A DataError if another split is there, or one of other images; an older file has no hash of them.
+    """
+    own = {"fingerprint": fingerprint(parts), "contents": contents}
     if file.exists():
-        with np.load(file, allow_pickle=False) as stored:
-            if str(stored["fingerprint"]) != own:
-                raise DataError(
-                    f"{file}: the run began with other images in other experiences "
-                    f"({stored['fingerprint']}, now {own}). Has the data set changed?"
-                )
+        _compare(own, _read_texts(file), file)
         return
-    partial = file.with_name(f"{file.name}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as out:
-        with out.open("fingerprint.npy", "w") as entry:
-            np.save(entry, np.array(own))
+    with replacing(file) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, text in own.items():
+            with out.open(f"{name}.npy", "w") as entry:
+                np.save(entry, np.array(text))
         for name, count, pieces in columns(parts):
             with out.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 header = {"descr": "<i8", "fortran_order": False, "shape": (count,)}
                 np.lib.format.write_array_header_1_0(entry, header)
                 for piece in pieces:
                     entry.write(np.ascontiguousarray(piece, dtype="<i8").tobytes())
-    partial.rename(file)
+
+
+def _compare(own: dict[str, str], stored: dict[str, str], file: Path) -> None:
+    if stored["fingerprint"] != own["fingerprint"]:
+        raise DataError(
+            f"{file}: the run began with other images in other experiences "
+            f"({stored['fingerprint']}, now {own['fingerprint']}). Has the data set changed?"
+        )
+    if stored.get("contents", own["contents"]) != own["contents"]:
+        raise DataError(
+            f"{file}: the run began with other pixels or other class names ({stored['contents']}, "
+            f"now {own['contents']}). Put the data set back as it was, or begin a new run."
+        )
+
+
+def _read_texts(file: Path) -> dict[str, str]:
+    """The texts in a file that `save` wrote; DataError if it is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {
+                key: str(stored[key])
+                for key in ("fingerprint", "contents")
+                if key == "fingerprint" or key in stored.files
+            }
+    except DAMAGE as error:
+        raise DataError(
+            f"{file} is damaged ({error}), so that nobody knows whether the images are still the same. "
+            "Begin a new run."
+        ) from None

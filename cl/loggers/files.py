@@ -1,4 +1,4 @@
-"""The run folder: metrics.jsonl, summary.json and report.html."""
+"""Files in the run folder for people to read and to draw: metrics.jsonl and report.html."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from cl.checkpoint import replace_text, save_json
+from cl.checkpoint import replace_text
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.report.page import write_report
 from cl.report.runs import read_events
 
 
 class FileLogger(Logger):
-    """Appends one JSON object per event to metrics.jsonl; at the end writes summary.json and report.html.
+    """Appends one JSON object per event to metrics.jsonl; at the end writes report.html.
 
     report: false leaves the page out.
     """
@@ -49,7 +49,6 @@ class FileLogger(Logger):
         )
 
     def finish(self, summary: dict[str, Any]) -> None:
-        save_json(summary, self.folder / "summary.json")
         if not self.report:
             return
         try:

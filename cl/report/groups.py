@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from cl.config import covered
 from cl.errors import ConfigurationError, DataError, require, suggest
 from cl.metrics import Matrix
 from cl.report.runs import Run
@@ -33,7 +34,10 @@ IGNORED = (
 )
 """Configuration keys that may differ between runs that are averaged: they do not change what is measured."""
 
-SHARED = ("stream", "backbone", "stream_fingerprint", "pretrained")
+FOUND = ("stream_fingerprint", "stream_contents", "pretrained")
+"""What a run found in place of its configuration, in summary.json."""
+
+SHARED = ("stream", "backbone", *FOUND)
 """What must be the same in all runs of a comparison, unless the comparison is by it."""
 
 CONFIDENCE = 0.95
@@ -154,14 +158,14 @@ def check_comparable(groups: Sequence[Group], by: Sequence[str], allow: Sequence
     """Raise ConfigurationError, naming the keys, when runs to be averaged or compared are not alike."""
     for group in groups:
         for first, second in combinations(group.runs, 2):
-            keys = [key for key in differences(first, second) if not _covered(key, allow)]
+            keys = [key for key in differences(first, second) if not covered(key, allow)]
             _refuse(f"The runs of {group.name} cannot be averaged", first, second, keys)
     for first_group, second_group in combinations(groups, 2):
         first, second = first_group.runs[0], second_group.runs[0]
         keys = [
             key
             for key in differences(first, second)
-            if _covered(key, SHARED) and not _covered(key, [*_with_fingerprint(by), *allow])
+            if covered(key, SHARED) and not covered(key, [*_with_fingerprint(by), *allow])
         ]
         what = f"{first_group.name} and {second_group.name} cannot be compared"
         _refuse(what, first, second, keys)
@@ -170,8 +174,10 @@ def check_comparable(groups: Sequence[Group], by: Sequence[str], allow: Sequence
 def differences(first: Run, second: Run) -> list[str]:
     """The keys in which two runs differ, apart from those that do not change what is measured."""
     a, b = _facts(first), _facts(second)
+    if not (a["stream_contents"] and b["stream_contents"]):  # runs of older versions have none
+        a["stream_contents"] = b["stream_contents"]
     keys = sorted(a.keys() | b.keys())
-    return [key for key in keys if a.get(key) != b.get(key) and not _covered(key, IGNORED)]
+    return [key for key in keys if a.get(key) != b.get(key) and not covered(key, IGNORED)]
 
 
 def lookup(content: Mapping[str, Any], dotted: str) -> Any:
@@ -205,7 +211,7 @@ def _refuse(what: str, first: Run, second: Run, keys: Sequence[str]) -> None:
         return
     a, b = _facts(first), _facts(second)
     shown = "\n".join(f"  {key}: {a.get(key)} and {b.get(key)}" for key in keys[:10])
-    settings = [key for key in keys if key not in ("stream_fingerprint", "pretrained")]
+    settings = [key for key in keys if key not in FOUND]
     by = f"Group by what differs (--by strategy,{settings[0]}), or, if" if settings else "If"
     raise ConfigurationError(
         f"{what}; they differ in\n{shown}\n{by} it is meant to differ, say "
@@ -239,18 +245,20 @@ def _facts(run: Run) -> dict[str, Any]:
                 facts[f"{prefix}{key}"] = value
 
     walk(run.config, "")
-    for key in ("stream_fingerprint", "pretrained"):
+    for key in FOUND:
         facts[key] = run.summary.get(key)
+    for change in run.summary.get("changes", ()):  # it was one thing first, then another
+        since = f"from experience {change['experience']}, step {change['step']}"
+        facts[change["key"]] = f"{facts.get(change['key'])}, {since} (before: {change['before']})"
     return facts
-
-
-def _covered(key: str, by: Iterable[str]) -> bool:
-    """Whether one of `by` is the key or a section that holds it."""
-    return any(key == each or key.startswith(f"{each}.") for each in by)
 
 
 def _with_fingerprint(by: Sequence[str]) -> list[str]:
     """A comparison by streams or backbones is also by what these bring with them."""
-    more = ["stream_fingerprint"] if any(_covered(key, ["stream"]) for key in by) else []
-    more += ["pretrained"] if any(_covered(key, ["backbone"]) for key in by) else []
+    more = (
+        ["stream_fingerprint", "stream_contents"]
+        if any(covered(key, ["stream"]) for key in by)
+        else []
+    )
+    more += ["pretrained"] if any(covered(key, ["backbone"]) for key in by) else []
     return [*by, *more]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cl.errors import DataError
+from cl.matrix import AccuracyMatrix
 from cl.metrics import Matrix
 from cl.stored import fields, json_lines, load_json, load_yaml
 
@@ -40,7 +40,7 @@ class Run:
         file = folder / "summary.json"
         summary = fields(load_json(file), file, {"names": dict, "seed": int})
         config = fields(load_yaml(folder / "config.yaml"), folder / "config.yaml", {})
-        accuracy = read_matrix(folder / "accuracy_matrix.csv")
+        accuracy = AccuracyMatrix.read(folder / "accuracy_matrix.csv").values()
         chosen: dict[str, dict[tuple[int, int], dict[str, Any]]] = {"experience": {}, "step": {}}
         for _, event in read_events(folder / "metrics.jsonl"):
             chosen[event["event"]][event["experience"], event.get("step", 0)] = event
@@ -56,28 +56,6 @@ class Run:
     def means(self) -> Matrix:
         """After each experience, the mean accuracy over the tasks seen by then."""
         return np.array([np.mean(self.accuracy[i, : i + 1]) for i in range(len(self.accuracy))])
-
-
-def read_matrix(file: Path) -> Matrix:
-    """R from the exact counts of `accuracy_matrix.csv`; NaN where it was not measured.
-
-    Raises DataError when the file is missing or damaged.
-    """
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            names = ("experience", "task", "images", "correct")
-            cells = [[int(row[name]) for name in names] for row in csv.DictReader(lines)]
-        size = 1 + max(experience for experience, *_ in cells)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
-    whole = 2 * len(cells) >= size * (size + 1)  # all tasks so far, after each experience
-    if not whole or any(min(cell) < 0 or cell[3] > cell[2] or cell[2] == 0 for cell in cells):
-        raise DataError(f"{file} is damaged: cells are missing, or counts are impossible.")
-    R = np.full((size, size), np.nan)
-    for experience, task, images, correct in cells:
-        if task < size:  # the last row may look one task ahead
-            R[experience, task] = correct / images
-    return R
 
 
 def read_events(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

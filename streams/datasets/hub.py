@@ -10,7 +10,7 @@ import numpy as np
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.computed import computed
 from cl.data.datasets import DataSet, MissingDataError, stratified_split
-from cl.data.files import decode_all
+from cl.data.files import decode_all, read_bytes
 from cl.errors import ConfigurationError, DataError, require, suggest
 from streams.datasets.places import offline
 
@@ -127,9 +127,13 @@ def _images(source: Any, column: str, size: int, where: str) -> Array:
             f"{where}: the column {column} holds no images ({error}). Another one: stream.image=…"
         ) from None
 
-    def make(rows: Array) -> Array:
-        found = encoded[rows.tolist()][column]
-        contents = [each["bytes"] or Path(each["path"]) for each in found]
-        return decode_all(contents, size, [f"{where}, image {row}" for row in rows])
+    def sources(rows: Array) -> list[bytes | Path]:
+        return [each["bytes"] or Path(each["path"]) for each in encoded[rows.tolist()][column]]
 
-    return computed((len(source), size, size, 3), make, f"files/{size}")
+    def make(rows: Array) -> Array:
+        return decode_all(sources(rows), size, [f"{where}, image {row}" for row in rows])
+
+    def stored(rows: Array) -> list[bytes]:
+        return [each if isinstance(each, bytes) else read_bytes(each) for each in sources(rows)]
+
+    return computed((len(source), size, size, 3), make, f"files/{size}", stored)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,33 @@ def test_latex_is_balanced(tmp_path: Path) -> None:
     assert {line.count(" & ") + 1 for line in lines} == {len(columns)}
     assert text.count("\\begin") == text.count("\\end")
     assert "\\textbf{84.00 $\\pm$ 5.29}" in text
+
+
+def test_runs_on_other_pixels_are_not_averaged(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5, stream_contents="abc")
+    make_run(tmp_path, "olora", 1, 0.5)  # of an older version, which looked at no pixel
+    assert len(compare([tmp_path]).groups) == 1
+    make_run(tmp_path, "olora", 2, 0.5, stream_contents="def")
+    with pytest.raises(ConfigurationError, match="stream_contents: abc and def"):
+        compare([tmp_path])
+    assert len(compare([tmp_path], allow=["stream_contents"]).groups) == 1
+
+
+def test_methods_on_other_pixels_are_not_compared(tmp_path: Path) -> None:
+    make_run(tmp_path, "olora", 0, 0.5, stream_contents="abc")
+    make_run(tmp_path, "naive", 0, 0.5, stream_contents="def")
+    with pytest.raises(ConfigurationError, match="cannot be compared"):
+        compare([tmp_path])
+
+
+def test_a_run_that_was_changed_on_the_way_is_another(tmp_path: Path) -> None:
+    change = {"key": "trainer.lr", "before": 0.2, "after": 0.1, "experience": 1, "step": 0}
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "olora", 1, 0.5, changes=[change])
+    with pytest.raises(ConfigurationError, match=r"0\.1, from experience 1, .*before: 0\.2"):
+        compare([tmp_path])
+    harmless = {**change, "key": "trainer.device", "before": "cuda"}
+    shutil.rmtree(tmp_path / "olora")
+    make_run(tmp_path, "olora", 0, 0.5)
+    make_run(tmp_path, "olora", 1, 0.5, changes=[harmless])
+    assert len(compare([tmp_path]).groups) == 1

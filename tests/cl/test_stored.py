@@ -16,8 +16,9 @@ from cl.checkpoint import seal
 from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError
 from cl.experiment import Experiment
 from cl.learner import Learner
+from cl.matrix import AccuracyMatrix
 from cl.report.groups import find_runs
-from cl.report.runs import Run, read_events, read_matrix
+from cl.report.runs import Run, read_events
 from cl.run_folder import load_run_config
 from cl.stored import (
     JSON_BYTES,
@@ -316,7 +317,10 @@ def test_names_are_never_looked_up(compose: Compose, tmp_path: Path) -> None:
 )
 def test_a_damaged_run_is_a_sentence(tmp_path: Path, name: str, text: str | bytes) -> None:
     folder = make_run(tmp_path, "naive", 0, 0.5)
-    assert Run.load(folder).accuracy.shape == read_matrix(folder / "accuracy_matrix.csv").shape
+    assert (
+        Run.load(folder).accuracy.shape
+        == AccuracyMatrix.read(folder / "accuracy_matrix.csv").values().shape
+    )
     written(folder, text, name)
     with pytest.raises(DataError, match=name):
         Run.load(folder)

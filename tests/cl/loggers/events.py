@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cl.checkpoint import save_json
 from cl.loggers import ExperienceResult, Logger, RunInfo
 from cl.metrics import Matrix, summarise
 from tests.conftest import toy_stream
@@ -81,5 +82,6 @@ def tell(logger: Logger, folder: Path, first: int = 0, last: int = 2, finish: bo
             logger.step(step(index, number))
         logger.experience(result(index))
     if finish:
+        save_json(summary(), folder / "summary.json")  # as the experiment does
         logger.finish(summary())
     logger.close()

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import cl.loggers.files
+from cl.checkpoint import save_json
 from cl.data import ArrayDataset
 from cl.errors import DataError
 from cl.evaluation import AccuracyMatrix, Cell
@@ -23,7 +24,7 @@ from cl.experiment import Experiment
 from cl.loggers import FileLogger
 from cl.report.page import samples, write_report
 from cl.report.plots import heat_map, shade, to_pixels, to_svg
-from cl.report.runs import Run, read_matrix
+from cl.report.runs import Run
 from cl.stream import Stream
 from tests.cl.loggers.events import R, result, run_info, step, summary, tell
 from tests.conftest import Compose, toy_stream
@@ -108,7 +109,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     run = dataclasses.replace(run_info(tmp_path, names), stream=hostile(toy_stream()))
     logger.start(run)
     logger.step({**step(0, 5), evil: 1.0})
-    logger.finish({**summary(), "names": names, "pretrained": evil, "git_revision": evil})
+    found = {**summary(), "names": names, "pretrained": evil, "git_revision": evil}
+    save_json(found, tmp_path / "summary.json")
+    logger.finish(found)
     logger.close()
     page = Page(tmp_path / "report.html")
     assert "script" not in page.tags
@@ -188,7 +191,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_cell_ahead_of_its_row_is_no_column(tmp_path: Path) -> None:
     ahead = AccuracyMatrix([Cell(0, 0, 10, 9, 9), Cell(0, 1, 10, 2, 2)])
     (tmp_path / "m.csv").write_text(ahead.to_csv())
-    assert read_matrix(tmp_path / "m.csv").tolist() == [[0.9]]
+    assert AccuracyMatrix.read(tmp_path / "m.csv").values().tolist() == [[0.9]]
 
 
 def test_a_heat_map_is_darker_where_the_accuracy_is_higher() -> None:
@@ -212,6 +215,7 @@ def test_long_streams_and_one_task(tmp_path: Path) -> None:
         logger = FileLogger(report=False)
         logger.start(run_info(tmp_path))
         logger.experience(result(0))
+        save_json(summary(), tmp_path / "summary.json")
         logger.finish(summary())
         logger.close()
         assert len(Page(write_report(tmp_path, None)).sources) >= 3
