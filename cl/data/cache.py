@@ -68,11 +68,13 @@ class FeatureCache:
             whole = np.array_equal(which, np.arange(len(images)))
             return compute(images.tensor if whole else images.part(which))
 
-        return self.lookup(key, self.digests.of(images), some)
+        return self.lookup(key, self.digests.of(images), some, images.on)
 
-    def lookup(self, key: str, names: list[bytes], compute: Callable[[Array], Tensor]) -> Tensor:
-        """A row for each name, in this order; `compute(which)` gives those at these positions."""
-        table = self._table(key)
+    def lookup(
+        self, key: str, names: list[bytes], compute: Callable[[Array], Tensor], on: torch.device
+    ) -> Tensor:
+        """A row for each name, in this order, on a device; `compute(which)` gives those at some positions."""
+        table = self._table(key, on)
         slots = np.array([table.slots.get(name, -1) for name in names])
         missing = np.flatnonzero(slots < 0)
         self.computed += len(missing)
@@ -108,14 +110,14 @@ class FeatureCache:
             print(f"cache.dir={self.folder} is not used any more: {error}", file=sys.stderr)
             self.folder = None
 
-    def _table(self, key: str) -> Table:
+    def _table(self, key: str, on: torch.device) -> Table:
         if key not in self.tables:
             self.flush()
             for old in list(self.tables)[: 1 - KEPT_TABLES]:
                 del self.tables[old]
             self.tables[key] = Table()
             if self.folder is not None:
-                self.tables[key].read(self.folder, key, self.memory_bytes - self.memory)
+                self.tables[key].read(self.folder, key, self.memory_bytes - self.memory, on)
         return self.tables[key]
 
 
@@ -159,8 +161,8 @@ class Table:
         cache_files.save(key, b"".join(digests), features, file)
         self.written = len(self.slots)
 
-    def read(self, folder: Path, key: str, room: float) -> None:
-        """All that any process has written for this key; what is damaged is left out and deleted."""
+    def read(self, folder: Path, key: str, room: float, on: torch.device) -> None:
+        """Take to a device what any process has written for this key; what is damaged is deleted."""
         damaged = 0
         for file in sorted((folder / key).glob("*.safetensors")):
             try:
@@ -168,7 +170,7 @@ class Table:
             except WeightsError:
                 damaged += cache_files.delete(file)
             else:
-                self._join(digests, features, room)
+                self._join(digests, features, room, on)
         if damaged:
             print(
                 f"cache.dir={folder}: {damaged} damaged files (or files without checksum, of version 0.1) "
@@ -177,7 +179,7 @@ class Table:
             )
         self.written = len(self.slots)
 
-    def _join(self, digests: bytes, features: Tensor, room: float) -> None:
+    def _join(self, digests: bytes, features: Tensor, room: float, on: torch.device) -> None:
         """Add what a file holds, but for rows that are not finite or not of the kind of those here."""
         like = self.store if self.slots else features
         if features.dtype == like.dtype and features.shape[1:] == like.shape[1:]:
@@ -185,7 +187,7 @@ class Table:
             sums = features.flatten(1).sum(1, dtype=torch.float32)
             rows = sums.isfinite().nonzero().flatten()
             names = [digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in rows.tolist()]
-            self.add(names, features[rows], room - self.size)
+            self.add(names, features[rows].to(on), room - self.size)
 
     def _reserve(self, count: int, like: Tensor) -> None:
         if count > len(self.store):
