@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -147,6 +148,14 @@ def compare(
 def write(compared: Comparison, folder: Path) -> None:
     """comparison.md, .csv and .tex; curves, forgetting and cost as .png and .pdf."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Another process may write there too: each file comes to its place when it is whole.
+    with TemporaryDirectory(prefix=".partial-", dir=folder) as beside:
+        _write(compared, Path(beside))
+        for file in sorted(Path(beside).iterdir()):
+            file.replace(folder / file.name)
+
+
+def _write(compared: Comparison, folder: Path) -> None:
     for name, text in (
         ("comparison.md", to_markdown(compared)),
         ("comparison.csv", to_csv(compared)),

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from cl.checkpoint import save_json
 from cl.compare import compare, show_on_console, write
+from cl.data.sharing import aside
 from cl.errors import PalimpsestError
 from cl.experiment import Experiment, start
 from cl.report.groups import read_jobs
@@ -78,7 +79,10 @@ def note(folder: Path | None, error: str | None = None) -> None:
         "folder": None if folder is None else os.path.relpath(folder, jobs.parent),
         "error": error,
     }
-    save_json(content, jobs / f"{int(job.job.num):05d}.json")
+    file = jobs / f"{int(job.job.num):05d}.json"
+    beside = aside(file)  # the same sweep may have been started twice
+    save_json(content, beside)
+    beside.replace(file)
 
 
 class SweepEnd(Callback):

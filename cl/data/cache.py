@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from cl.checkpoint import load_tensors, save_tensors
 from cl.config import CacheConfig
+from cl.data import cache_files
 from cl.data.arrays import Array
 from cl.data.loading import Images
 from cl.errors import WeightsError
@@ -42,7 +44,8 @@ class FeatureCache:
     An entry's key is the hash of the image's uint8 pixels, beside `key`, which the caller makes from all
     else that the features depend on. memory_bytes: what the features may take in memory; when it is full,
     nothing is added. folder: where they are kept for later runs as well, None for nowhere; several
-    processes may share it. folder_bytes: when the folder is larger, its oldest files are deleted.
+    processes may share it. folder_bytes: when the folder is larger, its oldest files are deleted. A file
+    that is not as it was written is deleted too, with a warning, and its features are computed again.
 
     computed, reused: how many images' features were computed, and how many were known.
     """
@@ -65,11 +68,13 @@ class FeatureCache:
             whole = np.array_equal(which, np.arange(len(images)))
             return compute(images.tensor if whole else images.part(which))
 
-        return self.lookup(key, self.digests.of(images), some)
+        return self.lookup(key, self.digests.of(images), some, images.on)
 
-    def lookup(self, key: str, names: list[bytes], compute: Callable[[Array], Tensor]) -> Tensor:
-        """A row for each name, in this order; `compute(which)` gives those at these positions."""
-        table = self._table(key)
+    def lookup(
+        self, key: str, names: list[bytes], compute: Callable[[Array], Tensor], on: torch.device
+    ) -> Tensor:
+        """A row for each name, in this order, on a device; `compute(which)` gives those at some positions."""
+        table = self._table(key, on)
         slots = np.array([table.slots.get(name, -1) for name in names])
         missing = np.flatnonzero(slots < 0)
         self.computed += len(missing)
@@ -97,18 +102,22 @@ class FeatureCache:
         """Write what is new to the folder, and delete the oldest files if it has become too large."""
         if self.folder is None:
             return
-        for key, table in self.tables.items():
-            table.write(self.folder / key)
-        shrink(self.folder, self.folder_bytes)
+        try:
+            for key, table in self.tables.items():
+                table.write(self.folder, key)
+            cache_files.shrink(self.folder, self.folder_bytes)
+        except (OSError, SafetensorError) as error:  # no room, or no right to write
+            print(f"cache.dir={self.folder} is not used any more: {error}", file=sys.stderr)
+            self.folder = None
 
-    def _table(self, key: str) -> Table:
+    def _table(self, key: str, on: torch.device) -> Table:
         if key not in self.tables:
             self.flush()
             for old in list(self.tables)[: 1 - KEPT_TABLES]:
                 del self.tables[old]
             self.tables[key] = Table()
             if self.folder is not None:
-                self.tables[key].read(self.folder / key, self.memory_bytes - self.memory)
+                self.tables[key].read(self.folder, key, self.memory_bytes - self.memory, on)
         return self.tables[key]
 
 
@@ -141,33 +150,44 @@ class Table:
             self.store[count : count + len(new)] = features[list(new.values())]
         self.slots |= {digest: count + i for i, digest in enumerate(new)}
 
-    def write(self, folder: Path) -> None:
-        """What was added since the last time, as one file under a name of its own."""
+    def write(self, folder: Path, key: str) -> None:
+        """What was added since the last time, as one sealed file under a name of its own."""
         digests = list(self.slots)[self.written :]
         if not digests:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {
-            "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8),
-            "features": self.store[self.written : len(self.slots)],
-        }
-        save_tensors(content, folder / f"{uuid.uuid4().hex}.safetensors")
+        features = self.store[self.written : len(self.slots)]
+        (folder / key).mkdir(parents=True, exist_ok=True)
+        file = folder / key / f"{uuid.uuid4().hex}.safetensors"
+        cache_files.save(key, b"".join(digests), features, file)
         self.written = len(self.slots)
 
-    def read(self, folder: Path, room: float) -> None:
-        """All that any process has written into `folder`; a damaged file is left out."""
-        for file in sorted(folder.glob("*.safetensors")):
+    def read(self, folder: Path, key: str, room: float, on: torch.device) -> None:
+        """Take to a device what any process has written for this key; what is damaged is deleted."""
+        damaged = 0
+        for file in sorted((folder / key).glob("*.safetensors")):
             try:
-                content = load_tensors(file)
-                digests, features = content["digests"], content["features"]
-            except (WeightsError, KeyError):
-                continue  # damaged, or deleted by another process
-            joined = digests.numpy().tobytes()
-            pieces = range(0, len(joined), DIGEST_BYTES)
-            names = [joined[start : start + DIGEST_BYTES] for start in pieces]
-            if len(names) == len(features):
-                self.add(names, features, room - self.size)
+                digests, features = cache_files.load(key, file)
+            except WeightsError:
+                damaged += cache_files.delete(file)
+            else:
+                self._join(digests, features, room, on)
+        if damaged:
+            print(
+                f"cache.dir={folder}: {damaged} damaged files (or files without checksum, of version 0.1) "
+                "are deleted; their features are computed again.",
+                file=sys.stderr,
+            )
         self.written = len(self.slots)
+
+    def _join(self, digests: bytes, features: Tensor, room: float, on: torch.device) -> None:
+        """Add what a file holds, but for rows that are not finite or not of the kind of those here."""
+        like = self.store if self.slots else features
+        if features.dtype == like.dtype and features.shape[1:] == like.shape[1:]:
+            # A sum is not finite if one of its numbers is not, and is faster than to look at each.
+            sums = features.flatten(1).sum(1, dtype=torch.float32)
+            rows = sums.isfinite().nonzero().flatten()
+            names = [digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in rows.tolist()]
+            self.add(names, features[rows].to(on), room - self.size)
 
     def _reserve(self, count: int, like: Tensor) -> None:
         if count > len(self.store):
@@ -211,22 +231,3 @@ def digest(pixels: Array) -> bytes:
     found = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
     found.update(np.ascontiguousarray(pixels).data)
     return found.digest()
-
-
-def shrink(folder: Path, limit: float) -> None:
-    """Delete the oldest files in and below `folder` until they take `limit` bytes at most."""
-    files = sorted(_sizes(folder), reverse=True)  # the newest first
-    total = 0
-    for _, size, file in files:
-        total += size
-        if total > limit:
-            file.unlink(missing_ok=True)  # another process may have been faster
-
-
-def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    for file in folder.glob("*/*.safetensors"):
-        try:
-            status = file.stat()
-        except FileNotFoundError:
-            continue
-        yield status.st_mtime, status.st_size, file

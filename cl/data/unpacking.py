@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
-import re
 import shutil
-import stat
-import tarfile
+import sys
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from contextlib import suppress
+from pathlib import Path
 
 from rich.progress import track
 
-from cl.data.files import is_image, subfolders
+from cl.data.archives import (
+    DAMAGE,
+    OPENERS,
+    check_size,
+    contents,
+    damaged,
+    inner_path,
+    listed,
+    size_limit,
+)
+from cl.data.files import image_files, subfolders
+from cl.data.sharing import alone, aside, clear
 from cl.errors import DataError
 
-OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".tar": lambda file: file.open("rb"),
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
 ARCHIVES = (".zip", *OPENERS)
-DRIVE = re.compile("[A-Za-z]:")
-"""How an absolute path of Windows begins."""
 
-RATIO = 100
-"""An archive may unpack to so many times its own size: images hardly shrink at all."""
-SMALL = 64 * 2**20
-"""So many bytes it may unpack to whatever its size."""
+MARK = ".archive"
+"""The file in the folder that says of which archive it is, and how many images and bytes it holds."""
 
-Entry = tuple[str, int]
-"""The name of an image in the archive and its size in bytes."""
-
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    NotImplementedError,  # a compression that Python does not know
-    RuntimeError,  # zipfile: a password is needed
-    ValueError,
-)
+Held = tuple[int, int]
+"""How many images, and how many bytes they have together."""
 
 
 def is_archive(file: Path | str) -> bool:
@@ -65,15 +44,21 @@ def unpacked(file: Path) -> Path:
     Only images are written. DataError, before anything is written, if a path in the archive leads out of
     its folder, if it holds links or devices, if it would unpack to more than `RATIO` times its size, or
     if the disk has no room for that. A single folder around everything is passed over.
+
+    Of several processes one unpacks, and the others wait for it. The images in the folder are counted each
+    time: where some are missing, it is unpacked again; a DataError if there are others.
     """
     target = file.with_name(file.name + ".unpacked")
-    note = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
-    if not target.exists():
-        _unpack(file, target, note)
-    elif not (made := target / ".archive").exists() or made.read_text() != note:
+    try:
+        if not _is_whole(file, target):
+            with alone(file):
+                if not _is_whole(file, target, warn=True):
+                    _unpack(file, target)
+    except OSError as error:
         raise DataError(
-            f"{file} has changed since it was unpacked to {target}. Delete that folder."
-        )
+            f"{file} cannot be unpacked beside itself ({error}). Copy it to a folder that you can write "
+            "to, or unpack it yourself and give its folder in the place of the archive."
+        ) from None
     while len(inner := subfolders(target)) == 1 and subfolders(inner[0]):
         target = inner[0]
     return target
@@ -82,125 +67,114 @@ def unpacked(file: Path) -> Path:
 def check_npz(file: Path) -> None:
     """Raise DataError if the arrays in a `.npz` file are so large that it must be a bomb."""
     with zipfile.ZipFile(file) as source:
-        _check_size(file, sum(info.file_size for info in source.infolist()), _limit(file))
+        check_size(file, sum(info.file_size for info in source.infolist()), size_limit(file))
 
 
-def _unpack(file: Path, target: Path, note: str) -> None:
-    partial = target.with_suffix(".partial")
-    try:
-        limit = _limit(file)
-        entries = list(_checked(_entries(file, limit), file, limit))
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
-        wanted = dict(entries)
-        contents = _contents(file, wanted, limit)
-        for name, content in track(contents, f"unpacking {file.name}", len(wanted), transient=True):
-            place = partial / _path(name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("xb") as out:
-                shutil.copyfileobj(content, out)
-        (partial / ".archive").write_text(note)
-        partial.rename(target)
-    except DAMAGE as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise DataError(f"{file} cannot be unpacked: {error}.") from None
+def _is_whole(file: Path, target: Path, warn: bool = False) -> bool:
+    """Whether all images of the archive are in the folder; DataError if it is not the folder of this archive.
 
-
-def _checked(entries: Iterator[Entry], file: Path, limit: int) -> Iterator[Entry]:
-    """The images among the entries; a DataError for the first that must not be unpacked."""
-    total, room, names = 0, shutil.disk_usage(file.parent).free, set()
-    for name, size in entries:
-        path = _path(name)
-        if path.is_absolute() or ".." in path.parts or DRIVE.match(name):
-            raise DataError(f"{file}: the path {name!r} in it leads outside. Nothing was unpacked.")
-        total += size
-        _check_size(file, total, limit)
-        if total > room:
-            raise DataError(
-                f"{file}: it unpacks to more than {total / 1e9:.1f} GB, and the disk has "
-                f"{room / 1e9:.1f} GB left. Nothing was unpacked."
-            )
-        if path in names:
-            raise DataError(f"{file}: {name!r} is in it twice. Nothing was unpacked.")
-        names.add(path)
-        if is_image(path.name) and "__MACOSX" not in path.parts:
-            yield name, size
-
-
-def _check_size(file: Path, total: int, limit: int) -> None:
-    if total > limit:
+    warn: say so if some are missing.
+    """
+    if not target.exists():
+        return False
+    mark = _read_mark(target)
+    if mark[:2] != _state(file):
         raise DataError(
-            f"{file}: it would unpack to more than {limit / 1e6:.0f} MB, {RATIO} times its size, as "
-            "no archive of images does. Nothing was unpacked. If you trust it, unpack it yourself."
+            f"{file} has changed since it was unpacked to {target}. Delete that folder."
+        )
+    if marked := len(mark) == 4 and "".join(mark).isdecimal():
+        expected = (int(mark[2]), int(mark[3]))
+    else:  # of version 0.1, which marked short folders too
+        expected = _total(listed(file))
+    found = _held(target)
+    if found[0] < expected[0] or found[1] < expected[1]:
+        if warn:
+            print(
+                f"{target} holds {_shown(found)} of {_shown(expected)}: it is unpacked again.",
+                file=sys.stderr,
+            )
+        return False
+    if found != expected:
+        raise DataError(
+            f"{target} holds {_shown(found)}, and the archive {_shown(expected)}. Delete that folder, or, "
+            "if you changed it on purpose, rename it and give it in the place of the archive."
+        )
+    if not marked:
+        with suppress(OSError):  # it may be read-only; then it is counted again the next time
+            _write_mark(file, target, expected)
+    return True
+
+
+def _unpack(file: Path, target: Path) -> None:
+    """Write the images to the side, and rename their folder when they are all there."""
+    wanted = listed(file)
+    clear(file)
+    _check_room(file, _total(wanted)[1])
+    partial = aside(file)
+    partial.mkdir()
+    try:
+        _write(file, wanted, partial)
+        if target.exists():  # a short one
+            target.rename(old := aside(file))
+            partial.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_room(file: Path, total: int) -> None:
+    room = shutil.disk_usage(file.parent).free
+    if total > room:
+        raise DataError(
+            f"{file}: it unpacks to {total / 1e9:.1f} GB, and the disk has {room / 1e9:.1f} GB left. "
+            "Nothing was unpacked."
         )
 
 
-def _limit(file: Path) -> int:
-    return max(SMALL, RATIO * file.stat().st_size)
+def _write(file: Path, wanted: dict[str, int], folder: Path) -> None:
+    try:
+        files = contents(file, wanted, size_limit(file))
+        for name, content in track(files, f"unpacking {file.name}", len(wanted), transient=True):
+            place = folder / inner_path(name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("xb") as out:
+                shutil.copyfileobj(content, out)
+        if (found := _held(folder)) != _total(wanted):
+            raise EOFError(f"only {_shown(found)} of {_shown(_total(wanted))} came out")
+        _write_mark(file, folder, found)
+    except DAMAGE as error:
+        raise damaged(file, error) from None
 
 
-def _entries(file: Path, limit: int) -> Iterator[Entry]:
-    """Name and size of each file in the archive; a DataError for links and devices."""
-    if file.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(file) as source:
-            for info in source.infolist():
-                if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _no_file(file, info.filename)
-                # A folder is an entry too: its path is looked at.
-                yield info.filename, info.file_size
-        return
-    with _tar(file, limit) as (source, stream):
-        for member in source:
-            if not (member.isreg() or member.isdir()):
-                raise _no_file(file, member.name)
-            yield member.name, member.size
-        if any(stream.last):  # an archive ends with zeros; tarfile takes any end for the end
-            raise EOFError("its end is missing")
+def _read_mark(folder: Path) -> list[str]:
+    """The archive's size and time, its images and their bytes; version 0.1 wrote only the first two."""
+    try:
+        return (folder / MARK).read_text(errors="replace").split()
+    except FileNotFoundError:
+        return []
 
 
-def _contents(file: Path, wanted: dict[str, int], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The wanted files, to be read before the next one is asked for."""
-    if file.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(file) as source:
-            for name in wanted:
-                with source.open(name) as content:
-                    yield name, content
-        return
-    with _tar(file, limit) as (source, _):
-        for member in source:
-            if member.name in wanted and (found := source.extractfile(member)) is not None:
-                yield member.name, found
+def _write_mark(file: Path, folder: Path, held: Held) -> None:
+    beside = aside(folder / MARK)
+    beside.write_text(" ".join([*_state(file), *map(str, held)]))
+    beside.replace(folder / MARK)
 
 
-@contextmanager
-def _tar(file: Path, limit: int) -> Iterator[tuple[tarfile.TarFile, _Limited]]:
-    """The archive as a stream: it is read once from front to back, and never past `limit` bytes."""
-    suffix = next(suffix for suffix in OPENERS if file.name.lower().endswith(suffix))
-    with OPENERS[suffix](file) as content:
-        stream = _Limited(content, file, limit)
-        with tarfile.open(fileobj=stream, mode="r|") as source:
-            yield source, stream
+def _state(file: Path) -> list[str]:
+    """What changes when the archive does."""
+    return [str(file.stat().st_size), str(file.stat().st_mtime_ns)]
 
 
-class _Limited(io.RawIOBase):
-    """What comes out of a decompressor, until it is too much: a header too may be a bomb."""
-
-    def __init__(self, source: Any, file: Path, limit: int) -> None:
-        self.source, self.file, self.limit, self.total = source, file, limit, 0
-        self.last = b""
-
-    def read(self, size: int = -1) -> bytes:
-        content: bytes = self.source.read(size)
-        self.total += len(content)
-        self.last = content[-tarfile.BLOCKSIZE :] or self.last
-        _check_size(self.file, self.total, self.limit)
-        return content
+def _total(images: dict[str, int]) -> Held:
+    return len(images), sum(images.values())
 
 
-def _path(name: str) -> PurePosixPath:
-    """A path of the archive; those of Windows have backslashes."""
-    return PurePosixPath(name.replace("\\", "/"))
+def _held(folder: Path) -> Held:
+    sizes = [image.lstat().st_size for image in image_files(folder)]
+    return len(sizes), sum(sizes)
 
 
-def _no_file(file: Path, name: str) -> DataError:
-    return DataError(f"{file}: {name!r} in it is a link or a device. Nothing was unpacked.")
+def _shown(held: Held) -> str:
+    return f"{held[0]:,} images ({held[1]:,} bytes)"

@@ -62,7 +62,7 @@ def _encode_slots(model: Model, images: Tensor, slots: Sequence[int]) -> Tensor:
 
     entries = [entry(digest, names[slot]) for slot in slots for digest in digests]
     key = model.key(parts, images.on, model.base_fingerprint)
-    rows = model.cache.lookup(key, entries, compute)
+    rows = model.cache.lookup(key, entries, compute, images.on)
     return rows.view(len(slots), count, -1)
 
 
@@ -80,7 +80,7 @@ def encode_own_slot(model: Model, images: Tensor, slots: Tensor) -> Tensor:
     digests = model.cache.digests.of(images)
     entries = [entry(d, names[slot]) for d, slot in zip(digests, slots.tolist(), strict=True)]
     key = model.key(parts, images.on, model.base_fingerprint)
-    return model.cache.lookup(key, entries, compute)
+    return model.cache.lookup(key, entries, compute, images.on)
 
 
 def frozen_base(model: Model) -> list[nn.Module] | None:

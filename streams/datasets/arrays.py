@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cl.data.arrays import ArrayDataset, check_images, load_array
+from cl.checkpoint import replace_text
+from cl.data.arrays import Array, ArrayDataset, check_images, load_array
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
+from cl.data.sharing import alone, aside, clear
 from cl.errors import DataError
 from cl.stored import load_json
 from streams.datasets.places import data_folder, fetched
@@ -148,22 +150,42 @@ def _ubyte(
 
 def _cifar(classes: int) -> DataSet:
     """The arrays; where they are missing, torchvision's archive is converted to them once."""
-    from torchvision import datasets
-
     name, card = f"cifar{classes}", CIFAR[classes]
     folder = data_folder() / name
     if not (folder / "classes.json").exists():
-        source = datasets.CIFAR100 if classes == 100 else datasets.CIFAR10
-        parts = fetched(
-            name,
-            lambda part, down: source(str(folder.parent), train=part == "train", download=down),
-            ("train", "test"),
-            f"{name}/ with {LAYOUT}",
-            card,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        for part, data in zip(("train", "test"), parts, strict=True):
-            np.save(folder / f"{part}_images.npy", data.data)
-            np.save(folder / f"{part}_labels.npy", np.asarray(data.targets, dtype=np.int64))
-        (folder / "classes.json").write_text(json.dumps(parts[0].classes))
+        layout = f"{name}/ with {LAYOUT}"
+        try:
+            with alone(folder):
+                if not (folder / "classes.json").exists():
+                    _convert_cifar(classes, folder, layout)
+        except OSError as error:
+            reason = f"and cannot be converted to arrays there: {error}"
+            raise missing(name, folder.parent, layout, card, reason) from None
     return array_folder(name, folder, "crop_flip", card)
+
+
+def _convert_cifar(classes: int, folder: Path, layout: str) -> None:
+    """Write the arrays, each to the side first, and at last the names of the classes."""
+    from torchvision import datasets
+
+    source = datasets.CIFAR100 if classes == 100 else datasets.CIFAR10
+    parts = fetched(
+        folder.name,
+        lambda part, down: source(str(folder.parent), train=part == "train", download=down),
+        ("train", "test"),
+        layout,
+        CIFAR[classes],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, data in zip(("train", "test"), parts, strict=True):
+        _save(data.data, folder / f"{part}_images.npy")
+        _save(np.asarray(data.targets, dtype=np.int64), folder / f"{part}_labels.npy")
+    replace_text(folder / "classes.json", json.dumps(parts[0].classes))
+
+
+def _save(array: Array, file: Path) -> None:
+    clear(file)
+    beside = aside(file)
+    with beside.open("wb") as out:
+        np.save(out, array)
+    beside.replace(file)

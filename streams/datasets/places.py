@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cl.data.datasets import DataCard, missing
+from cl.data.sharing import alone
+from cl.errors import DataError
 
 
 def data_folder() -> Path:
@@ -29,15 +31,42 @@ def fetched(
 ) -> list[Any]:
     """`source(part, download)` of each part: as it lies there, else downloaded and checked by torchvision.
 
-    Nothing is downloaded if CL_OFFLINE is set. MissingDataError says what must lie where.
+    Of several processes one downloads. Nothing is downloaded if CL_OFFLINE is set. MissingDataError says
+    what must lie where; DataError if what lies there was left by a download that was cut off.
     """
-    try:
-        return [source(part, False) for part in parts]
-    except Exception as error:  # torchvision: RuntimeError; its readers raise many other kinds
-        reason: Exception = error
+    begun = data_folder() / f".{name}.download"
+    if not begun.exists():
+        try:
+            return [source(part, False) for part in parts]
+        except Exception as error:  # torchvision: RuntimeError; its readers raise many other kinds
+            reason: Exception = error
+    else:
+        reason = DataError(f"{begun}: a download was cut off")
     if not offline():
         try:
-            return [source(part, True) for part in parts]
+            with alone(begun):
+                return _download(source, parts, begun, layout)
+        except DataError:
+            raise
         except Exception as error:  # no network, refused, a wrong checksum
             reason = error
     raise missing(name, data_folder(), layout, card, reason)
+
+
+def _download(
+    source: Callable[[str, bool], Any], parts: Sequence[str], begun: Path, layout: str
+) -> list[Any]:
+    """`begun` lies there while torchvision writes, which takes a folder that is half full for a whole one."""
+    try:
+        found = [source(part, False) for part in parts]
+    except Exception:  # not there yet
+        begun.touch()
+        found = [source(part, True) for part in parts]
+        begun.unlink()
+        return found
+    if begun.exists():
+        raise DataError(
+            f"A download into {begun.parent} was cut off, and a part may be missing of:\n{layout}\n"
+            f"Delete that and {begun}; then it is downloaded again."
+        )
+    return found  # another process was faster

@@ -9,15 +9,18 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cl.compare import compare, main, to_csv, to_latex, to_markdown
+from cl.compare import compare, main, to_csv, to_latex, to_markdown, write
 from cl.errors import ConfigurationError, DataError
+from cl.report import plots
 from cl.report.groups import Difference, Statistic, differences
 from cl.report.runs import Run
 from tests.cl.report.folders import make_run, make_sweep
+from tests.processes import at_once
 
 
 def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
@@ -202,6 +205,37 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "84.00 ± 5.29" in shown
     assert "60.00 ± 5.00" in shown
+
+
+def test_a_comparison_that_is_stopped_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sweep(tmp_path / "runs")
+    out = tmp_path / "out"
+    monkeypatch.setattr(plots, "save", lambda figure, stem: stem.with_suffix(".png").touch())
+    write(compare([tmp_path / "runs"]), out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+
+    def stop(figure: Any, stem: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(compare([tmp_path / "runs"], baseline="naive"), out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_processes_that_write_one_comparison_leave_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sweep(tmp_path / "runs")
+    out = tmp_path / "out"
+    monkeypatch.setattr(plots, "save", lambda figure, stem: stem.with_suffix(".png").touch())
+    compared = compare([tmp_path / "runs"], baseline="naive")
+    at_once(3, lambda: [write(compared, out) for _ in range(2)])
+    assert {file.suffix for file in out.iterdir()} == {".md", ".csv", ".tex", ".png"}
+    assert (out / "comparison.md").read_text() == to_markdown(compared)
+    assert (out / "comparison.csv").read_text() == to_csv(compared)
 
 
 def test_the_csv_holds_the_exact_numbers(tmp_path: Path) -> None:

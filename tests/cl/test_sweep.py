@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import configs
 from cl.errors import ConfigurationError
 from cl.loggers import ExperienceResult, Logger
 from cl.report.groups import read_jobs
 from cl.sweep import UNFINISHED, begin, note, varied
+from tests.processes import at_once
 
 ROOT = Path(configs.__file__).parent.parent
 
@@ -96,6 +97,18 @@ def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
     note(again.folder)
     assert begin(job(0, "simplecil")) is None, "there is nothing left to do"
     assert read_jobs(tmp_path / "sweep")[0]["error"] is None
+
+
+def test_a_sweep_that_was_started_twice_notes_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored afterwards
+    job = {"sweep": {"dir": str(tmp_path)}, "job": {"num": 3}, "overrides": {"task": ["seed=1"]}}
+    HydraConfig.instance().cfg = OmegaConf.create({"hydra": job})
+    at_once(4, lambda: [note(tmp_path / "run", "stopped") for _ in range(20)])
+    (found,) = read_jobs(tmp_path)
+    assert (found["overrides"], found["folder"]) == (["seed=1"], tmp_path / "run")
+    assert [file.name for file in (tmp_path / "jobs").iterdir()] == ["00003.json"]
 
 
 def test_a_sweep_is_compared_by_what_varies() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torchvision import datasets
 
 from cl.errors import ConfigurationError, DataError
 from streams.cifar import split_cifar
+from tests.processes import at_once, die, killed, ordinary_user
 
 
 @pytest.fixture
@@ -64,8 +68,6 @@ def test_labels_that_no_class_has(folder: Path) -> None:
 def test_without_data_and_network_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision import datasets
-
     def refuse(*arguments: object, **keywords: object) -> None:
         raise OSError("no route to host")
 
@@ -77,24 +79,69 @@ def test_without_data_and_network_the_error_says_what_to_do(
         assert words in str(error.value)
 
 
-def test_a_download_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision import datasets
+class Downloaded:
+    """What torchvision gives for CIFAR-10; each use is a line in the file `log`."""
 
-    calls = []
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        with (Path(root) / "log").open("a") as log:
+            log.write(f"{train} ")
+        time.sleep(0.02)
+        count = 20 if train else 10
+        self.data = np.full((count, 32, 32, 3), 7, np.uint8)
+        self.targets = [i % 10 for i in range(count)]
+        self.classes = [f"c{i}" for i in range(10)]
 
-    class Downloaded:
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            calls.append(train)
-            count = 20 if train else 10
-            self.data = np.full((count, 32, 32, 3), 7, np.uint8)
-            self.targets = [i % 10 for i in range(count)]
-            self.classes = [f"c{i}" for i in range(10)]
 
+@pytest.fixture
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets, "CIFAR10", Downloaded)
     monkeypatch.setenv("CL_DATA_DIR", str(tmp_path))
-    for _ in range(2):
-        assert len(split_cifar("cifar10", tasks=2)) == 2
-    assert calls == [True, False], "the second time the arrays are there"
+    return tmp_path
+
+
+def images() -> int:
+    return sum(len(data) for data in split_cifar("cifar10", tasks=2).train)
+
+
+def test_a_download_is_converted_once(downloaded: Path) -> None:
+    assert [images(), images()] == [20, 20]
+    assert (downloaded / "log").read_text() == "True False ", "the second time the arrays are there"
+
+
+def test_of_eight_processes_one_converts(downloaded: Path) -> None:
+    assert at_once(8, images) == [20] * 8
+    assert (downloaded / "log").read_text() == "True False "
+    assert not list(downloaded.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("saved", range(4))
+def test_a_conversion_that_was_killed_begins_again(
+    downloaded: Path, monkeypatch: pytest.MonkeyPatch, saved: int
+) -> None:
+    real, calls = np.save, []
+
+    def save(file: Any, array: Any) -> None:
+        calls.append(file)
+        if len(calls) > saved:
+            file.write(b"half of it")
+            file.flush()
+            die()
+        real(file, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", save)
+        killed(images)
+    assert len(list(downloaded.rglob("*.partial"))) == 1
+    assert images() == 20
+    assert not list(downloaded.rglob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_written(downloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(downloaded)
+    monkeypatch.setenv("CL_DATA_DIR", ".")
+    downloaded.chmod(0o555)
+    with ordinary_user(), pytest.raises(DataError, match="cannot be converted to arrays there"):
+        images()
 
 
 def test_unknown_data_set() -> None:

@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from cl.data import unpacking
+from cl.data.unpacking import unpacked
 from cl.errors import DataError
 from streams.classes import class_incremental
 from streams.datasets import load
 from streams.own import arrays, folder
+from tests.processes import at_once, die, killed, ordinary_user
 
 
 def png(shade: int) -> bytes:
@@ -54,7 +56,9 @@ def tarred(file: Path, content: dict[str, bytes]) -> Path:
 
 
 def written(place: Path) -> set[str]:
-    return {str(path.relative_to(place)) for path in place.rglob("*")}
+    """All paths in the place, but for the locks."""
+    paths = [path for path in place.rglob("*") if path.suffix != ".lock"]
+    return {str(path.relative_to(place)) for path in paths}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,122 @@ def test_it_is_unpacked_once_and_again_only_by_hand(tmp_path: Path) -> None:
         folder(str(file), tasks=3)
     shutil.rmtree(tmp_path / "p.zip.unpacked")
     assert "dog" in folder(str(file), tasks=2).class_names
+
+
+@pytest.mark.parametrize("name", ["p.zip", "p.tar.gz"])
+def test_of_eight_processes_one_unpacks(tmp_path: Path, name: str) -> None:
+    content = {f"{c}/{number}.png": png(number) for c in "abcd" for number in range(60)}
+    (zipped if name == "p.zip" else tarred)(tmp_path / name, content)
+
+    def images() -> set[str]:
+        return {path for path in written(unpacked(tmp_path / name)) if path.endswith(".png")}
+
+    assert at_once(8, images) == [set(content)] * 8
+    assert {path.name for path in tmp_path.iterdir()} == {
+        name,
+        f"{name}.unpacked",
+        f".{name}.lock",
+    }
+
+
+def test_eight_processes_and_a_short_folder(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    unpacked(file)
+    shutil.rmtree(tmp_path / "p.zip.unpacked" / "bee")
+    assert at_once(8, lambda: len(written(unpacked(file)))) == [3 + 15 + 1] * 8
+
+
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking.shutil, "copyfileobj", die)
+        killed(lambda: unpacked(file))
+    (tmp_path / "p.zip.partial" / "ant").mkdir(parents=True)  # of version 0.1
+    assert len(list(tmp_path.glob("*.partial"))) == 2
+    unpacked(file)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "p.zip",
+        "p.zip.unpacked",
+        ".p.zip.lock",
+    }
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("harm", ["deleted", "cut off"])
+def test_a_short_folder_is_unpacked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: str, old: bool
+) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    mark = unpacked(file) / ".archive"
+    if old:  # as version 0.1 wrote it
+        mark.write_text(" ".join(mark.read_text().split()[:2]))
+    picture = mark.with_name("bee") / "3.png"
+    whole = picture.read_bytes()
+    picture.unlink() if harm == "deleted" else picture.write_bytes(whole[:-1])
+    assert len(folder(str(file), tasks=3).train[1]) == 4
+    assert picture.read_bytes() == whole
+    told = capsys.readouterr().err
+    assert told.count("it is unpacked again") == 1
+    count = 14 if harm == "deleted" else 15
+    assert f"holds {count} images (" in told
+    assert ") of 15 images (" in told
+    folder(str(file), tasks=3)
+    assert not capsys.readouterr().err
+
+
+def test_a_whole_folder_of_version_01_is_counted_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    mark = unpacked(file) / ".archive"
+    now = mark.read_text()
+    mark.write_text(" ".join(now.split()[:2]))
+    monkeypatch.setattr(unpacking, "_unpack", die)
+    unpacked(file)
+    assert mark.read_text() == now
+    monkeypatch.setattr(unpacking, "listed", die)
+    unpacked(file)
+
+
+@pytest.mark.parametrize("mark", ["", "12", "rubbish " * 4, "\0\0", None])
+def test_a_mark_that_is_none(tmp_path: Path, mark: str | None) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    place = unpacked(file) / ".archive"
+    place.unlink() if mark is None else place.write_text(mark)
+    with pytest.raises(DataError, match="Delete that folder"):
+        unpacked(file)
+
+
+@pytest.mark.parametrize("counts", ["x y", "15 ²", "-1 -1"])
+def test_counts_that_are_none_are_counted_again(tmp_path: Path, counts: str) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    mark = unpacked(file) / ".archive"
+    now = mark.read_text()
+    mark.write_text(" ".join([*now.split()[:2], counts]))
+    unpacked(file)
+    assert mark.read_text() == now
+
+
+def test_an_image_that_was_not_in_the_archive(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "p.zip", pictures())
+    (unpacked(file) / "ant" / "own.png").write_bytes(png(0))
+    with pytest.raises(DataError, match=r"holds 16 images .* the archive 15 .*rename it"):
+        unpacked(file)
+
+
+def test_a_read_only_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # for an ordinary user the folders above may be closed
+    file = zipped(Path("p.zip"), pictures())
+    Path().chmod(0o555)
+    with ordinary_user(), pytest.raises(DataError, match=r"Copy it to a folder .* or unpack it"):
+        unpacked(file)
+    Path().chmod(0o755)
+    unpacked(file)
+    Path().chmod(0o555)
+    with ordinary_user():
+        assert unpacked(file) == Path("p.zip.unpacked"), "it can be read"
 
 
 def test_any_stream_takes_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
