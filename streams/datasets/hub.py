@@ -10,7 +10,7 @@ import numpy as np
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.computed import computed
 from cl.data.datasets import DataSet, MissingDataError, stratified_split
-from cl.data.files import decode_all
+from cl.data.decoding import decode_all
 from cl.errors import ConfigurationError, DataError, require, suggest
 from streams.datasets.places import offline
 
@@ -129,7 +129,13 @@ def _images(source: Any, column: str, size: int, where: str) -> Array:
 
     def make(rows: Array) -> Array:
         found = encoded[rows.tolist()][column]
+        if empty := [row for row, each in zip(rows, found, strict=True) if not _has_image(each)]:
+            raise DataError(f"{where}: row {empty[0]} has no image in the column {column}.")
         contents = [each["bytes"] or Path(each["path"]) for each in found]
         return decode_all(contents, size, [f"{where}, image {row}" for row in rows])
 
     return computed((len(source), size, size, 3), make, f"files/{size}")
+
+
+def _has_image(cell: Any) -> bool:
+    return cell is not None and bool(cell["bytes"] or cell["path"])

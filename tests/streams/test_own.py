@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl.data.files import decode
+from cl.data.decoding import decode
 from cl.errors import ConfigurationError, DataError
 from cl.learner import Learner
 from cl.stream import Stream

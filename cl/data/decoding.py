@@ -1,0 +1,167 @@
+"""Images decoded: of few formats, from regular files only, and never too many pixels at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from cl.data.arrays import Array, bytes_of
+from cl.errors import DataError
+from cl.names import shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from PIL.ImageFile import ImageFile
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+"""What is opened, whatever a file is called: Pillow would hand PostScript to another program."""
+AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
+"""In newer versions of Pillow."""
+
+PIXELS = 90_000_000
+"""So many are decoded at once, by all threads together: up to 0.5 GB, 1.5 GB where there is transparency."""
+
+
+def decode_all(sources: Sequence[Path | bytes], size: int, names: Sequence[str]) -> Array:
+    """A batch of images, uint8 B × size × size × 3; see `decode`."""
+    sides = [size] * len(sources)
+    return np.stack(list(_pool().map(decode, sources, sides, names)))
+
+
+def decode(source: Path | bytes, size: int, name: str = "") -> Array:
+    """One image from a file or its content, uint8 size × size × 3.
+
+    The whole range of 16-bit grey becomes 0 … 255. A DataError gives its name (the path if there is none)
+    if it cannot be decoded, is no regular file, has more than `PIXELS` pixels, or float or signed ones.
+    """
+    name = shown(name or source)
+    try:
+        with opened(source) as file:
+            return _decoded(file, size)
+    except FileNotFoundError:
+        raise DataError(f"{name} is missing.") from None
+    except Exception as error:  # Pillow raises many kinds, DecompressionBombError among them
+        raise DataError(
+            f"{name} cannot be decoded ({shown(error)}). Delete or replace it, or let a folder stream leave "
+            "such images out: stream.skip_unreadable=true"
+        ) from None
+
+
+def unreadable(files: Sequence[Path]) -> list[int]:
+    """Which of `files` cannot be decoded. It opens every file."""
+    return [i for i, bad in enumerate(_pool().map(_is_unreadable, files)) if bad]
+
+
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[BinaryIO]:
+    """A regular file, or bytes, to be read; DataError for a pipe or a device, which might never end."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    # What was opened is looked at, not the name, which may be another file by then.
+    flags = [getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")]
+    descriptor = os.open(source, os.O_RDONLY | sum(flags))
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DataError("it is a pipe, a device or a folder, not a file")
+        yield file
+
+
+def _decoded(file: BinaryIO, size: int) -> Array:
+    from PIL import Image, ImageOps
+
+    with _recognised(file) as image:
+        image.draft("RGB", (size, size))  # a large JPEG is decoded at a fraction of its size
+        with _room(image.width, image.height):
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):
+                upright = _eight_bits(upright, image)
+            elif upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                over = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+            # Grey stays grey until it is small: a quarter of the memory, and the same pixels.
+            colours = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
+            fitted = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
+            return np.asarray(fitted.convert("RGB"))
+
+
+def _recognised(file: BinaryIO) -> ImageFile:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(file, formats=(*FORMATS, *AVIF))
+    except UnidentifiedImageError:
+        known = ", ".join((*FORMATS, *AVIF))
+        raise DataError(f"it is damaged, or none of {known}") from None
+
+
+def _eight_bits(image: Picture, source: ImageFile) -> Picture:
+    """Grey of 16 bits as 8; other depths are refused. source: the image as it was opened."""
+    from PIL import Image
+
+    pixels = np.asarray(image)
+    if not image.mode.startswith("I;16") and source.format != "PPM":  # Pillow's PGM has int32
+        raise DataError(
+            f"its pixels are {pixels.dtype}, which does not say what is black and what is white; "
+            "save it with 8 bits or unsigned 16 bits"
+        )
+    twelve = getattr(source, "tag_v2", {}).get(258) == (12,)  # bits per sample of TIFF
+    return Image.fromarray(bytes_of(pixels.astype(np.uint16), 12 if twelve else 16))
+
+
+class _Budget:
+    """Pixels that may be decoded at once; a thread waits until there is room for its own."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left, self.changed = pixels, threading.Condition()
+
+    def take(self, pixels: int) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.left >= pixels)
+            self.left -= pixels
+
+    def give(self, pixels: int) -> None:
+        with self.changed:
+            self.left += pixels
+            self.changed.notify_all()
+
+
+BUDGET = _Budget(PIXELS)
+
+
+@contextmanager
+def _room(width: int, height: int) -> Iterator[None]:
+    pixels = width * height
+    if pixels < 1:
+        raise DataError(f"it has {width} × {height} pixels")
+    if pixels > PIXELS:
+        raise DataError(f"it has {width} × {height} pixels, more than {PIXELS / 1e6:.0f} million")
+    BUDGET.take(pixels)
+    try:
+        yield
+    finally:
+        BUDGET.give(pixels)
+
+
+def _is_unreadable(file: Path) -> bool:
+    try:
+        decode(file, 8)
+    except DataError:
+        return True
+    return False
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="decode")
