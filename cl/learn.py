@@ -53,7 +53,7 @@ def teach(
     print(
         f"Learnt {len(files)} images of {classes} classes, {len(added)} of them new{folders.note}."
     )
-    print(f"The learner is in {new}; it knows {learner.seen} classes.")
+    print(f"The learner is in {shown(new)}; it knows {learner.seen} classes.")
     return learner
 
 
