@@ -11,7 +11,7 @@ import numpy as np
 
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.datasets import DataSet, stratified_split
-from cl.data.decoding import unreadable
+from cl.data.decoding import headless, unreadable
 from cl.data.files import file_images
 from cl.data.folders import Folders, part_of, without_wrapper
 from cl.errors import DataError, require_one_of, suggest
@@ -211,6 +211,12 @@ class _Reader:
                 raise DataError(f"{shown(folder)}: there is no image in it{self.folders.note}.")
             files += found
             labels += [label] * len(found)
+        if not self.skip_unreadable and (wrong := headless(files)):
+            others = f", nor are {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            raise DataError(
+                f"{shown(wrong[0])} is no image{others}. Delete or replace such files, or leave them out: "
+                "stream.skip_unreadable=true"
+            )
         return file_images(files, self.size, f"files/{self.size}"), np.array(labels, dtype=np.int64)
 
     def _readable(self, files: list[Path]) -> list[Path]:

@@ -94,7 +94,7 @@ def test_the_middle_of_the_image_is_kept(tmp_path: Path) -> None:
 
 def test_an_undecodable_image_is_named_and_skipped_only_if_asked(photos: Path) -> None:
     bad = photos / "bee" / "9.png"
-    bad.write_bytes(b"no image")
+    bad.write_bytes((photos / "bee" / "0.png").read_bytes()[:30])
     stream = folder(str(photos), tasks=3)
     images = stream.train[1].images
     with pytest.raises(DataError, match=r"9\.png cannot be decoded .* stream.skip_unreadable=true"):
@@ -104,6 +104,17 @@ def test_an_undecodable_image_is_named_and_skipped_only_if_asked(photos: Path) -
     assert sum(len(part) for part in parts) == 5
     for part in parts:
         part.take(np.arange(len(part)))
+
+
+def test_files_that_are_no_images_are_named_before_the_first_task(photos: Path) -> None:
+    (photos / "bee" / "8.png").write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match=r"8\.png is no image\. .*stream.skip_unreadable=true"):
+        folder(str(photos), tasks=3)
+    (photos / "bee" / "9.png").touch()
+    with pytest.raises(DataError, match=r"8\.png is no image, nor are 1 others"):
+        folder(str(photos), tasks=3)
+    stream = folder(str(photos), tasks=3, skip_unreadable=True)
+    assert "2 left out (2 unreadable; such as" in stream.about
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +161,7 @@ def test_twenty_thousand_files_are_listed_in_a_second(tmp_path: Path) -> None:
     for label in range(20):
         (tmp_path / f"{label:02}").mkdir()
         for number in range(1000):
-            (tmp_path / f"{label:02}" / f"{number}.jpg").touch()
+            (tmp_path / f"{label:02}" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     paint(tmp_path / "00" / "0.jpg", (1, 2, 3))
     start = time.process_time()
     stream = folder(str(tmp_path), tasks=5)

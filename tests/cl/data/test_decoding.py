@@ -57,6 +57,24 @@ def test_the_formats_of_photographs_are(kind: str) -> None:
     assert np.abs(pixels.astype(int) - (200, 100, 50)).max() <= 6
 
 
+@pytest.mark.parametrize("kind", [*decoding.FORMATS, *decoding.AVIF, "MPO"])
+def test_their_beginning_is_known(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "x").write_bytes(encoded(Image.new("RGB", (16, 12)), kind))
+    (tmp_path / "y").write_bytes(POSTSCRIPT)
+    os.mkfifo(tmp_path / "z")
+    files = [tmp_path / name for name in ("x", "y", "z", "gone")]
+    assert decoding.headless(files) == files[1:]
+
+
+def test_of_very_many_files_some_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "LOOKED_AT", 10)
+    files = [tmp_path / str(number) for number in range(95)]
+    assert decoding.headless(files) == files[::10]
+    assert decoding.headless([]) == []
+
+
 def test_a_pipe_and_a_device_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
