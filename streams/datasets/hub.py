@@ -105,6 +105,10 @@ def _labels(
             raise DataError(
                 f"{where}: there are images without a label. stream.test= names a split."
             )
+        if len(labels) and labels.max() >= len(known):
+            raise DataError(
+                f"{where}: the column {column} holds {labels.max()}, but has {len(known)} names."
+            )
         return labels, tuple(known)
     if wrong := [value for value in values if not isinstance(value, int | str)]:
         raise DataError(

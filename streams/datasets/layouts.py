@@ -135,7 +135,7 @@ def _are_domains(folders: Folders, root: Path, inner: Sequence[Path]) -> bool:
     below = [folders.subfolders(folder) for folder in inner]
     if not all(below) or any(map(folders.has_images, inner)):
         return False
-    held = [{folder.name for folder in each} for each in below]
+    held = [set(_names(each, folder)) for each, folder in zip(below, inner, strict=True)]
     if all(len(each) == 1 for each in held) and len(set.union(*held)) == 1:
         return False  # class/images/image
     often = Counter(name for each in held for name in each)

@@ -66,6 +66,20 @@ def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
         np.asarray(stream.train[0].images)
 
 
+def test_labels_without_a_name_are_refused(tmp_path: Path) -> None:
+    made = datasets.Dataset.from_dict(
+        {"image": list(toy_images(6, 3, 0).images), "label": [0, 1, 7] * 2}
+    )
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    made = made.cast_column("image", datasets.Image())
+    made.info.features = features  # a cast would refuse it, a damaged file does not
+    made.save_to_disk(tmp_path / "wrong")
+    with pytest.raises(DataError, match="the column label holds 7, but has 3 names"):
+        hf(str(tmp_path / "wrong"), tasks=1, image_size=8)
+
+
 def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
     made = table(30, 0)
     some = made.filter(lambda row: row["label"] != 1)
