@@ -131,9 +131,9 @@ def bytes_of(images: Array, bits: int = 16) -> Array:
 
 def load_array(file: Path) -> Array:
     """A `.npy` file, memory-mapped; DataError if it is missing, damaged or holds Python objects."""
-    if not file.exists():
-        raise DataError(f"{shown(file)} is missing.")
     with explained(DataError, f"{shown(file)} cannot be read as an array", "Copy it again."):
+        if not file.exists():
+            raise DataError(f"{shown(file)} is missing.")
         if not file.is_file():
             raise ValueError("it is no regular file")
         found = np.load(file, mmap_mode="r", allow_pickle=False)

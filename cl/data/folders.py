@@ -76,8 +76,11 @@ class Folders:
         return f", {sum(counts.values()):,} left out ({told}; such as {shown(first)})"
 
     def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{shown(folder)} cannot be read: {error.strerror}.") from None
         for entry in found:
             if entry.name.startswith(".") or (entry.is_symlink() and not self._follows(entry)):
                 continue

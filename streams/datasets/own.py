@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def read_folder(
     """A data set of image files under `root`, a folder or an archive (see `streams.own.folder`)."""
     path = Path(root).expanduser()
     name = path.name
-    if path.is_file() and is_archive(path):
+    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 (a name too long for a file is none)
         path, name = unpacked(path), path.name.partition(".")[0]
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112
         raise DataError(
             f"stream.root={shown(root)}: there is no such folder, nor a zip or tar archive."
         )
@@ -78,9 +79,9 @@ def read_folder(
 
 
 def _npz(path: Path) -> dict[str, Array]:
-    if not path.exists():
-        raise DataError(f"{shown(path)} is missing.")
-    with explained(DataError, f"{shown(path)} cannot be read as arrays"):
+    with explained(DataError, f"{shown(path)} cannot be read as arrays", "Copy it again."):
+        if not path.exists():
+            raise DataError(f"{shown(path)} is missing.")
         if not path.is_file():
             raise ValueError("it is no regular file")
         check_npz(path)

@@ -77,6 +77,31 @@ def test_any_scenario_takes_a_path(photos: Path) -> None:
     assert stream.train[0].images.shape[1:] == (8, 8, 3)
 
 
+def test_a_data_set_may_be_a_folder_here_or_have_an_at_in_its_path(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    photos.rename(photos.with_name("me@uni"))
+    for name in ("me@uni", "me@uni@16", f"{photos.parent}/me@uni", f"{photos.parent}/me@uni@16"):
+        stream = long_tailed(name, tasks=3, imbalance=4)
+        assert stream.train[0].images.shape[1] == (16 if name.endswith("@16") else 64)
+    with pytest.raises(ConfigurationError, match="after the @ stands the side"):
+        long_tailed("digits@large")
+    with pytest.raises(ConfigurationError, match="given by its path"):
+        long_tailed("nowhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "x\0y", "x" * 5000 + ".zip", "/dev/null", "/dev/zero"]
+)
+def test_paths_that_are_no_folders(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder"):
+        folder(name)
+    for suffix in (".npz", ".npy"):
+        with pytest.raises(DataError, match=r"cannot be read|is missing|no regular file"):
+            arrays(f"{name}{suffix}", f"{name}.npy")
+
+
 def test_grey_and_transparent_images_among_colour_ones(photos: Path) -> None:
     paint(photos / "ant" / "5.png", (90,), "L")
     paint(photos / "ant" / "6.png", (200, 0, 0, 0), "RGBA")
