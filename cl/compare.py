@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl.errors import PalimpsestError, require, suggest
+from cl.names import cell, shown
 from cl.report import plots
 from cl.report.groups import (
     CONFIDENCE,
@@ -61,10 +62,10 @@ class Comparison:
         """Header and rows as a person reads them: accuracies in per cent."""
         header = ["", "n", *(column_name(key) for key in self.columns)]
         if self.baseline:
-            header.append(f"{column_name(self.metric)} − {self.baseline.name}")
+            header.append(f"{column_name(self.metric)} − {shown(self.baseline.name)}")
         rows = []
         for group in self.groups:
-            row = [group.name, str(len(group.runs))]
+            row = [shown(group.name), str(len(group.runs))]
             row += [show(Statistic.of(group.values(key)), key) for key in self.columns]
             if self.baseline:
                 row.append(self._difference(group))
@@ -198,7 +199,7 @@ def to_markdown(compared: Comparison) -> str:
     """A table with its caption."""
     header, rows = compared.table()
     lines = [
-        [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in [header, *rows]
+        [text.replace("\\", "\\\\").replace("|", "\\|") for text in row] for row in [header, *rows]
     ]
     text = [f"| {' | '.join(row)} |" for row in lines]
     text.insert(1, f"|{'|'.join([':--'] + ['--:'] * (len(header) - 1))}|")
@@ -215,14 +216,14 @@ def to_csv(compared: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for group in compared.groups:
-        row: list[object] = [group.name, len(group.runs), " ".join(map(str, group.seeds))]
+        row: list[object] = [cell(group.name), len(group.runs), " ".join(map(str, group.seeds))]
         for key in compared.columns:
             found = Statistic.of(group.values(key))
             row += [_number(found.mean), _number(found.deviation)]
         if compared.baseline:
             paired = Difference.between(group, compared.baseline, compared.metric)
             low, high = paired.mean - paired.half_width, paired.mean + paired.half_width
-            row += [compared.baseline.name, *map(_number, (paired.mean, low, high)), paired.n]
+            row += [cell(compared.baseline.name), *map(_number, (paired.mean, low, high)), paired.n]
         writer.writerow(row)
     return text.getvalue()
 

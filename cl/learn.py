@@ -11,9 +11,11 @@ import numpy as np
 
 from cl.data.arrays import Array
 from cl.data.computed import mapped_to
-from cl.data.files import file_images, image_files, subfolders
+from cl.data.files import file_images
+from cl.data.folders import Folders, part_of, without_wrapper
 from cl.errors import DataError, PalimpsestError
 from cl.learner import Learner
+from cl.names import class_names, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,10 +40,8 @@ def teach(
     if new.exists() and any(new.iterdir()):
         raise DataError(f"{new} is not empty. Give a new folder.")
     learner = Learner.load(old, trust)
-    classes = subfolders(images) if images.is_dir() else []
-    files = [(file, folder.name) for folder in classes for file in image_files(folder)]
-    if not files:
-        raise DataError(f"{images}: there are no images in folders <class>/<image> here.")
+    folders = Folders(images)
+    files = class_files(folders)
     pixels = read_images([file for file, _ in files], learner)
     known = set(learner.class_names)
     learner.learn(pixels, [name for _, name in files])
@@ -49,9 +49,33 @@ def teach(
     if export is not None:
         learner.export(export)
     added = [name for name in learner.class_names if name not in known]
-    print(f"Learnt {len(files)} images of {len(classes)} classes, {len(added)} of them new.")
-    print(f"The learner is in {new}; it knows {learner.seen} classes.")
+    classes = len({name for _, name in files})
+    print(
+        f"Learnt {len(files)} images of {classes} classes, {len(added)} of them new{folders.note}."
+    )
+    print(f"The learner is in {shown(new)}; it knows {learner.seen} classes.")
     return learner
+
+
+def class_files(folders: Folders) -> list[tuple[Path, str]]:
+    """Each image under the class folders, with its class; a DataError for folders that are parts."""
+    if not folders.root.is_dir():
+        raise DataError(f"{shown(folders.root)}: there is no such folder.")
+    root = without_wrapper(folders, folders.root)
+    classes = folders.subfolders(root)
+    if parts := [folder for folder in classes if part_of(folder.name)]:
+        raise DataError(
+            f"{shown(root)}: {shown(parts[0].name)} is no class but a part of a data set. Give the part that "
+            f"is to be learnt, such as {shown(parts[-1])}."
+        )
+    names = class_names([folder.name for folder in classes], root)
+    found = zip(map(folders.images, classes), names, strict=True)
+    files = [(file, name) for inside, name in found for file in inside]
+    if not files:
+        raise DataError(
+            f"{shown(root)}: there are no images in folders <class>/<image> here{folders.note}."
+        )
+    return files
 
 
 def read_images(files: Sequence[Path], learner: Learner) -> Array:

@@ -9,22 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cl.errors import DataError
+from cl.errors import DataError, shown
 
-HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-"""The kinds of characters that are not seen but obeyed: controls, marks of direction, halves of characters
-(bytes of a file name that are no UTF-8), ends of lines."""
-
-JOINERS = frozenset("\u200c\u200d")
-"""Invisible too, but part of Persian and Indic words and of emoji."""
+__all__ = ["cell", "class_name", "class_names", "shown"]
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-
-
-def shown(text: object) -> str:
-    """The text on one line, with what is not seen but obeyed (escape sequences, marks of direction, ends of
-    lines) written out, such as \\x1b. What was shown once stays as it is."""
-    return "".join(_written_out(c) for c in str(text))
 
 
 def cell(text: object) -> str:
@@ -57,20 +46,20 @@ def class_name(value: Any) -> str:
 
 
 def class_names(values: Iterable[Any], where: object) -> tuple[str, ...]:
-    """The names of all classes; a DataError that names both if two would be one.
+    """The names of all classes; a DataError that names both if two are written differently and would be one.
 
     where: what the error begins with, such as a folder.
     """
+    names: list[str] = []
     found: dict[str, Any] = {}
     for value in values:
-        name = class_name(value)
-        if name in found:
+        names.append(name := class_name(value))
+        if found.setdefault(name, value) != value:
             raise DataError(
                 f"{shown(where)}: {found[name]!a} and {value!a} are both the class {name}. "
                 "Give one of them another name, or put their images together."
             )
-        found[name] = value
-    return tuple(found)
+    return tuple(names)
 
 
 ADVICE: tuple[tuple[type | tuple[type, ...], str], ...] = (
@@ -84,12 +73,6 @@ ADVICE: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (object, "[str(label) for label in labels] names the classes by how they are written."),
 )
 """What to do with labels of other types."""
-
-
-def _written_out(character: str) -> str:
-    if unicodedata.category(character) in HIDDEN and character not in JOINERS:
-        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-    return character
 
 
 def _brief(value: object, limit: int = 60) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cl.data import ArrayDataset
-from cl.data.files import image_files
+from cl.data.folders import Folders
 from cl.errors import DataError, PalimpsestError
 from cl.learn import read_images
 from cl.learner import Learner
+from cl.names import cell, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("image", "class", "share"))
-    writer.writerows((file, name, f"{share:.4f}") for file, name, share in rows)
+    writer.writerows((cell(file), cell(name), f"{share:.4f}") for file, name, share in rows)
 
 
 def predictions(learner: Learner, images: Path) -> list[tuple[Path, str, float]]:
     """For each image its file, its most probable class, and the softmax of that class's logit."""
-    files = image_files(images) if images.is_dir() else [images]
+    folders = Folders(images)
+    files = folders.images(images) if images.is_dir() else [images]
     if not files:
-        raise DataError(f"{images}: there are no images here.")
+        raise DataError(f"{shown(images)}: there are no images here{folders.note}.")
     pixels = read_images(files, learner)
     shares, labels = learner.logits(ArrayDataset.unlabelled(pixels)).softmax(1).max(1)
     names = [learner.class_names[label] for label in labels.tolist()]

@@ -16,6 +16,7 @@ from cl.data.datasets import DataCard, DataSet, stratified_split
 from cl.data.unlabelled import Unlabelled
 from cl.errors import DataError, require
 from cl.experience import Experience, StreamInfo
+from cl.names import class_names, shown
 
 __all__ = [
     "SCENARIOS",
@@ -44,7 +45,7 @@ class Stream:
     set whose labels are all −1 is shown without labels; the classes are those seen before.
     seen: how many classes have appeared after each experience; counted unless given. It must be given where
     `train` and `test` are computed when they are indexed (`cl.data.computed.Lazy`), as in a stream of
-    thousands of experiences.
+    thousands of experiences. about: what was found in one's own files, on one line.
     """
 
     name: str
@@ -55,8 +56,14 @@ class Stream:
     augmentation: str = "none"
     card: DataCard | None = None
     seen: Sequence[int] = ()
+    about: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
+        if isinstance(
+            self.class_names, list | tuple
+        ):  # not names that are made when they are asked for
+            object.__setattr__(self, "class_names", class_names(self.class_names, self.name))
         require(self.scenario in SCENARIOS, f"{self.name}: scenario {self.scenario} is not known.")
         require(len(self.train) == len(self.test), f"{self.name}: as many test as training sets.")
         if not self.seen:
@@ -265,6 +272,7 @@ def from_parts(
         tuple(data.class_names[label] for label in arrival),
         data.augmentation,
         data.card,
+        about=data.about,
     )
 
 

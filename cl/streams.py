@@ -144,6 +144,8 @@ def draw(stream: Stream, file: Path, columns: int = 10, samples: int = 4) -> Non
     """Draw `samples` images of up to `columns` experiences, when which class comes, and the counts."""
     from matplotlib.figure import Figure
 
+    from cl.report.plots import plain
+
     chosen = _spread(len(stream), SHOWN)
     shown = _spread(len(stream), columns)
     figure = Figure(figsize=(11, 9), layout="constrained")
@@ -156,9 +158,9 @@ def draw(stream: Stream, file: Path, columns: int = 10, samples: int = 4) -> Non
             axes[line, column].axis("off")
             if line < len(images):
                 axes[line, column].imshow(images[line].squeeze(), cmap="gray", vmin=0, vmax=255)
-                axes[line, column].set_title(names[line][:14], fontsize=7, pad=2)
+                axes[line, column].set_title(plain(names[line][:14]), fontsize=7, pad=2)
     top.suptitle(
-        f"{stream.name}: {stream.scenario}, {len(stream)} experiences, "
+        f"{plain(stream.name)}: {stream.scenario}, {len(stream)} experiences, "
         f"{len(stream.class_names)} classes\nsamples of experiences {', '.join(str(i + 1) for i in shown)}",
         fontsize=10,
     )

@@ -40,6 +40,9 @@ def folder(
     image_size: int = 64,
     test_share: float = 0.2,
     skip_unreadable: bool = False,
+    test: str | None = None,
+    layout: str | None = None,
+    follow_links: bool = False,
     seed: int = 0,
     order_seed: int | None = None,
     class_order: Sequence[int] | None = None,
@@ -47,14 +50,19 @@ def folder(
     """Your own image files, in one of three layouts under `root`, a folder or a zip or tar archive of it.
 
     `class/image`: class-incremental; `test_share` of each class becomes the test set, drawn with `seed` and
-    written into the run folder. `train/class/image` and `test/class/image`: the split is yours.
-    `domain/class/image`: domain-incremental, an experience per domain; tasks and the order do not matter.
-    An archive is unpacked once, beside itself, after a look at all that is in it.
+    written into the run folder. `train/class/image` and `test/class/image`, in any spelling: the split is
+    yours; test names the part, of several; with `train` alone, a share of it is the test set.
+    `domain/class/image`, the same classes in all: domain-incremental, an experience per domain; tasks and the
+    order do not matter. layout: "classes" or "domains" where the names of the folders do not tell.
+    An archive is unpacked once, beside itself, after a look at all that is in it. A single folder around
+    everything is passed over. follow_links: read links that lead out of root, and linked folders.
     image_size: the side in pixels to which an image is scaled and cut when it is read. skip_unreadable:
     open every file beforehand and leave out what cannot be decoded; otherwise such a file is an error.
     """
     require(image_size >= 1, f"stream.image_size={image_size}: it must be at least 1.")
-    data = read_folder(root, image_size, test_share, seed, skip_unreadable)
+    data = read_folder(
+        root, image_size, test_share, seed, skip_unreadable, test, layout, follow_links
+    )
     if data.domain_names:
         return domain_incremental(data)
     return class_incremental(data, tasks, order_seed=order_seed, class_order=class_order)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cl.errors import DataError
+from cl.errors import DataError, explained
+from cl.names import shown
 
 Array = npt.NDArray[Any]
 
@@ -129,11 +130,21 @@ def check_images(images: Array, labels: Array, source: str) -> None:
         )
 
 
+def bytes_of(images: Array, bits: int = 16) -> Array:
+    """uint16 of so many bits, of any shape, to uint8: the whole range becomes 0 … 255, rounded."""
+    largest = 2**bits - 1
+    scaled = (images.astype(np.uint32) * 255 + largest // 2) // largest
+    return np.asarray(np.minimum(scaled, 255), dtype=np.uint8)
+
+
 def load_array(file: Path) -> Array:
     """A `.npy` file, memory-mapped; DataError if it is missing, damaged or holds Python objects."""
-    try:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing.") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as an array: {error}. Copy it again.") from None
+    with explained(DataError, f"{shown(file)} cannot be read as an array", "Copy it again."):
+        if not file.exists():
+            raise DataError(f"{shown(file)} is missing.")
+        if not file.is_file():
+            raise ValueError("it is no regular file")
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it is an archive of arrays")
+        return np.asarray(found)

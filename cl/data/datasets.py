@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cl.data.arrays import Array, ArrayDataset, check_images
+from cl.data.arrays import Array, ArrayDataset, bytes_of, check_images
+from cl.data.computed import computed
 from cl.errors import DataError
+from cl.names import class_names, shown
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,10 @@ class MissingDataError(DataError):
 class DataSet:
     """Training and test images that share their classes.
 
-    class_names: by label. augmentation: a key of `cl.data.AUGMENTATIONS` that suits the images.
+    class_names: by label; they are normalised (see `cl.names.class_name`). augmentation: a key of
+    `cl.data.AUGMENTATIONS` that suits the images.
     train_domains, test_domains: for each row of `train` and `test` which of `domain_names` it is from
-    (int64), where the data set has domains.
+    (int64), where the data set has domains. about: what was found in one's own files, on one line.
     """
 
     name: str
@@ -53,8 +56,12 @@ class DataSet:
     domain_names: tuple[str, ...] = ()
     train_domains: Array | None = None
     test_domains: Array | None = None
+    about: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
+        for key in ("class_names", "domain_names"):
+            object.__setattr__(self, key, class_names(getattr(self, key), self.name))
         train, test = set(np.unique(self.train.targets)), set(np.unique(self.test.targets))
         classes = set(range(len(self.class_names)))
         if unknown := sorted((train | test) - classes):
@@ -111,9 +118,13 @@ class DataSet:
 
 
 def as_images(images: Array, name: str) -> Array:
-    """Images as N × H × W × C: a missing channel axis is added; anything but uint8 is refused."""
-    if images.ndim == 3 and images.dtype == np.uint8:
+    """Images as uint8 N × H × W × C: a missing channel axis is added, uint16 is scaled to 0 … 255 when it is
+    read, and other types are refused."""
+    deep = images.dtype.kind == "u" and images.dtype.itemsize == 2
+    if images.ndim == 3 and (deep or images.dtype == np.uint8):
         images = images[..., None]
+    if images.ndim == 4 and deep:
+        return computed(images.shape, lambda rows: bytes_of(images[rows]), "uint16")
     if images.dtype.kind == "f":
         raise DataError(
             f"{name}: images are {images.dtype}. Give bytes 0 … 255: "

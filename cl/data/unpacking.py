@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import zipfile
@@ -20,7 +21,7 @@ from cl.data.archives import (
     listed,
     size_limit,
 )
-from cl.data.files import image_files, subfolders
+from cl.data.files import is_image, subfolders
 from cl.data.sharing import alone, aside, clear
 from cl.errors import DataError
 
@@ -172,7 +173,9 @@ def _total(images: dict[str, int]) -> Held:
 
 
 def _held(folder: Path) -> Held:
-    sizes = [image.lstat().st_size for image in image_files(folder)]
+    """Counted as the archive's list is: in hidden folders, too."""
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    sizes = [file.lstat().st_size for file in files if is_image(file.name)]
     return len(sizes), sum(sizes)
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.loggers.estimate import StepEstimate
 from cl.metrics import Matrix
+from cl.names import shown
 from cl.report.plots import is_dark, shade
 
 WIDE = 12
@@ -55,6 +56,8 @@ class ConsoleLogger(Logger):
             f"{run.experiences} experiences · backbone {escape(names['backbone'])} · "
             f"seed {run.config['seed']}"
         )
+        if run.stream.about:
+            self.say(escape(run.stream.about))
         self.say(f"pretrained: {escape(run.pretrained)}")
         if run.pretrained == "random":
             self.say("[yellow]The backbone starts at random: accuracies say little.[/]")
@@ -116,6 +119,7 @@ class ConsoleLogger(Logger):
 
     def say(self, content: Any) -> None:
         """To the console and to log.txt."""
+        content = shown(content) if isinstance(content, str) else content
         self.console.print(content, highlight=False, soft_wrap=isinstance(content, str))
         self.written.print(content, highlight=False, soft_wrap=isinstance(content, str))
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from cl.metrics import Matrix
+from cl.names import shown
 
 COLOURS = ("#2a6f97", "#d1495b", "#3a7d44", "#e09f3e", "#6a4c93", "#30638e", "#8d6346", "#5c677d")
 MAP = "YlGnBu"
@@ -138,7 +139,7 @@ def bands(groups: Mapping[str, Matrix], label: str) -> Figure:
         colour = COLOURS[index % len(COLOURS)]
         x, mean = np.arange(1, values.shape[1] + 1), 100 * values.mean(0)
         style = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
-        axes.plot(x, mean, style, color=colour, marker="o", ms=3, label=_plain(name))
+        axes.plot(x, mean, style, color=colour, marker="o", ms=3, label=plain(name))
         if len(values) > 1:
             deviation = 100 * values.std(0, ddof=1)
             axes.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
@@ -157,7 +158,7 @@ def scatter(
         colour = COLOURS[index % len(COLOURS)]
         marker = ("o", "D", "^", "v")[index // len(COLOURS) % 4]
         axes.plot(*values.T, marker, color=colour, ms=4, alpha=0.35, mew=0)
-        axes.plot(*values.mean(0), marker, color=colour, ms=9, mec="white", label=_plain(name))
+        axes.plot(*values.mean(0), marker, color=colour, ms=9, mec="white", label=plain(name))
     if logarithmic:
         axes.set_xscale("log")
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -198,9 +199,9 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Names are data: a dollar would start a formula, and a leading underscore hides a legend entry."""
-    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+    return (" " if name.startswith("_") else "") + shown(name).replace("$", r"\$")
 
 
 def _whole_numbers(axes: Axes, last: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -41,7 +42,9 @@ def load(dataset: str | DataSet) -> DataSet:
     """
     if isinstance(dataset, DataSet):
         return dataset
-    name, _, side = dataset.partition("@")
+    name, _, side = dataset.rpartition("@") if "@" in dataset else (dataset, "", "")
+    if "/" in side or os.path.exists(dataset):  # noqa: PTH110 (an @ in the name of a folder)
+        name, side = dataset, ""
     require(
         side == "" or (side.isdigit() and int(side) > 0),
         f"stream.dataset={dataset}: after the @ stands the side of the images in pixels, as in {name}@224.",
@@ -56,9 +59,9 @@ def load(dataset: str | DataSet) -> DataSet:
         return FILES[name](size)
     if name.startswith(HUB):
         return read_hub(name.removeprefix(HUB), size)
-    if "/" in name or name.endswith(".npz") or is_archive(name):
+    if "/" in name or name.endswith(".npz") or is_archive(name) or os.path.isdir(name):  # noqa: PTH112
         return read(name, size)
     raise ConfigurationError(
         f"stream.dataset={dataset}: {suggest(name, [*ARRAYS, *FILES])} "
-        "A path with a / in it is a folder of your own images."
+        "A folder of your own images is given by its path."
     )

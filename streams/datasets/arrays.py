@@ -13,7 +13,8 @@ from cl.checkpoint import replace_text
 from cl.data.arrays import Array, ArrayDataset, check_images, load_array
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
 from cl.data.sharing import alone, aside, clear
-from cl.errors import DataError
+from cl.errors import DataError, explained
+from cl.names import class_names
 from cl.stored import load_json
 from streams.datasets.places import data_folder, fetched
 
@@ -72,10 +73,11 @@ def svhn() -> DataSet:
         "svhn/train_32x32.mat and svhn/test_32x32.mat",
         SVHN,
     )
-    train, test = (
-        ArrayDataset.of(np.ascontiguousarray(part.data.transpose(0, 2, 3, 1)), part.labels)
-        for part in parts
-    )
+    with explained(DataError, f"The files in {folder} are damaged", "Copy them again."):
+        train, test = (
+            ArrayDataset.of(np.ascontiguousarray(part.data.transpose(0, 2, 3, 1)), part.labels)
+            for part in parts
+        )
     return DataSet("svhn", train, test, tuple("0123456789"), "crop", SVHN)
 
 
@@ -107,15 +109,20 @@ def array_folder(
 
     Images are uint8 N × H × W × C. Without test files, a fifth of each class becomes the test set.
     """
-    listed = load_json(folder / "classes.json")
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise DataError(f"{folder / 'classes.json'}: it must be a list of the classes' names.")
-    names = tuple(listed)
+    names = _class_names(folder / "classes.json")
     train = _arrays(folder, "train", len(names))
     if (folder / "test_images.npy").exists() or (folder / "test_labels.npy").exists():
         return DataSet(name, train, _arrays(folder, "test", len(names)), names, augmentation, card)
     kept, held = stratified_split(train.labels, test_share=0.2, seed=0)
     return DataSet(name, train.subset(kept), train.subset(held), names, augmentation, card)
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    with explained(DataError, f"{file} cannot be read", "It must be a list of the classes' names."):
+        names = load_json(file)
+        if not isinstance(names, list) or not names:
+            raise ValueError("it is no list")
+        return class_names(names, file)
 
 
 def _arrays(folder: Path, part: str, classes: int) -> ArrayDataset:
@@ -140,10 +147,11 @@ def _ubyte(
         layout,
         card,
     )
-    train, test = (
-        ArrayDataset.of(part.data.numpy()[..., None], part.targets.numpy().astype(np.int64))
-        for part in parts
-    )
+    with explained(DataError, f"The files of {name} are damaged", "Copy them again."):
+        train, test = (
+            ArrayDataset.of(part.data.numpy()[..., None], part.targets.numpy().astype(np.int64))
+            for part in parts
+        )
     names = tuple(label.split(" - ")[0] for label in parts[0].classes)
     return DataSet(name, train, test, names, augmentation, card)
 

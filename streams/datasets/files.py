@@ -13,7 +13,7 @@ from cl.data.arrays import Array, ArrayDataset
 from cl.data.datasets import DataCard, DataSet, missing, stratified_split
 from cl.data.files import file_images
 from cl.data.unpacking import ARCHIVES
-from cl.errors import DataError
+from cl.errors import DataError, explained
 from streams.datasets.own import read_folder
 from streams.datasets.places import data_folder, fetched
 
@@ -181,11 +181,12 @@ def from_torchvision(name: str, size: int) -> DataSet:
         return getattr(datasets, vision.source)(str(data_folder()), download=download, **split)
 
     parts = fetched(name, source, [*vision.train, *vision.test], vision.layout, vision.card)
-    listed = [_listed(part) for part in parts]
+    with explained(DataError, f"The lists of {name} are damaged", "Copy them again."):
+        listed = [_listed(part) for part in parts]
+        labels = np.concatenate([labels for _, labels in listed])
+        known = getattr(parts[0], "classes", None) or range(int(labels.max()) + 1)
+        names = tuple(str(label) for label in known)
     train = _joined(listed[: len(vision.train)], size)
-    labels = np.concatenate([labels for _, labels in listed])
-    known = getattr(parts[0], "classes", None) or range(int(labels.max()) + 1)
-    names = tuple(str(label) for label in known)
     if vision.test:
         test = _joined(listed[len(vision.train) :], size)
         return DataSet(name, train, test, names, vision.augmentation, vision.card)
@@ -202,11 +203,12 @@ def cub200(size: int) -> DataSet:
     lists = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
     if not all((folder / name).exists() for name in lists):
         raise missing("cub200", folder, f"CUB_200_2011/images/ and {', '.join(lists)}", card)
-    files, labels, training, names = (_second_column(folder / name) for name in lists)
+    with explained(DataError, f"{folder}: its lists are damaged", "Unpack the archive again."):
+        files, labels, training, names = (_second_column(folder / name) for name in lists)
+        label = np.array([int(each) - 1 for each in labels], dtype=np.int64)
     if not len(files) == len(labels) == len(training):
         raise DataError(f"{folder}: its lists have different lengths; unpack the archive again.")
     images = file_images([folder / "images" / name for name in files], size, f"files/{size}")
-    label = np.array([int(each) - 1 for each in labels], dtype=np.int64)
     chosen = np.array([each == "1" for each in training])
     return DataSet(
         "cub200",
@@ -237,4 +239,5 @@ def _joined(listed: Sequence[tuple[list[Path], Array]], size: int) -> ArrayDatas
 
 
 def _second_column(file: Path) -> list[str]:
-    return [line.split(maxsplit=1)[1] for line in file.read_text().splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines if line.strip()]

@@ -10,8 +10,8 @@ import numpy as np
 from cl.data.arrays import Array, ArrayDataset
 from cl.data.computed import computed
 from cl.data.datasets import DataSet, MissingDataError, stratified_split
-from cl.data.files import decode_all, read_bytes
-from cl.errors import ConfigurationError, DataError, require, suggest
+from cl.data.decoding import decode_all, read_bytes
+from cl.errors import ConfigurationError, DataError, explained, require, suggest
 from streams.datasets.places import offline
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -41,10 +41,12 @@ def read_hub(
     images = _images(source, image, image_size, f"{name}, {train}")
     title = Path(name).name
     if test is None:
+        labels, names = _used(names, labels)
         kept, held = stratified_split(labels, test_share, seed)
         parts = (ArrayDataset(images, labels, kept), ArrayDataset(images, labels, held))
         return DataSet(title, *parts, names, "crop_flip")
     tested, _ = _labels(splits[test], label, names, f"{name}, {test}")
+    labels, tested, names = _used(names, labels, tested)
     pixels = _images(splits[test], image, image_size, f"{name}, {test}")
     parts = (ArrayDataset.of(images, labels), ArrayDataset.of(pixels, tested))
     return DataSet(title, *parts, names, "crop_flip")
@@ -95,12 +97,17 @@ def _labels(
 ) -> tuple[Array, tuple[str, ...]]:
     """int64 labels and the names of the classes, which are those of the training split if given."""
     known = getattr(source.features[column], "names", None)
-    values = source.select_columns(column)[:][column]
+    with explained(DataError, f"{where}: the column {column} cannot be read"):
+        values = source.select_columns(column)[:][column]
     if known is not None:
         labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
         if len(labels) and labels.min() < 0:
             raise DataError(
                 f"{where}: there are images without a label. stream.test= names a split."
+            )
+        if len(labels) and labels.max() >= len(known):
+            raise DataError(
+                f"{where}: the column {column} holds {labels.max()}, but has {len(known)} names."
             )
         return labels, tuple(known)
     if wrong := [value for value in values if not isinstance(value, int | str)]:
@@ -116,6 +123,13 @@ def _labels(
     return np.array([number[word] for word in words], dtype=np.int64), found
 
 
+def _used(names: tuple[str, ...], *labels: Array) -> tuple[Any, ...]:
+    """The labels renumbered without the classes that have no image, and the names of the others."""
+    used = np.unique(np.concatenate(labels))
+    renumbered = [np.searchsorted(used, each).astype(np.int64) for each in labels]
+    return *renumbered, tuple(names[label] for label in used)
+
+
 def _images(source: Any, column: str, size: int, where: str) -> Array:
     """The images of a column, decoded when they are read."""
     import datasets
@@ -128,7 +142,11 @@ def _images(source: Any, column: str, size: int, where: str) -> Array:
         ) from None
 
     def sources(rows: Array) -> list[bytes | Path]:
-        return [each["bytes"] or Path(each["path"]) for each in encoded[rows.tolist()][column]]
+        with explained(DataError, f"{where}: the column {column} cannot be read"):
+            found = encoded[rows.tolist()][column]
+        if empty := [row for row, each in zip(rows, found, strict=True) if not _has_image(each)]:
+            raise DataError(f"{where}: row {empty[0]} has no image in the column {column}.")
+        return [each["bytes"] or Path(each["path"]) for each in found]
 
     def make(rows: Array) -> Array:
         return decode_all(sources(rows), size, [f"{where}, image {row}" for row in rows])
@@ -137,3 +155,7 @@ def _images(source: Any, column: str, size: int, where: str) -> Array:
         return [each if isinstance(each, bytes) else read_bytes(each) for each in sources(rows)]
 
     return computed((len(source), size, size, 3), make, f"files/{size}", stored)
+
+
+def _has_image(cell: Any) -> bool:
+    return cell is not None and bool(cell["bytes"] or cell["path"])

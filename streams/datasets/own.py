@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cl.data.arrays import Array, ArrayDataset, load_array
-from cl.data.datasets import DataSet, stratified_split
-from cl.data.files import file_images, image_files, subfolders, unreadable
+from cl.data.arrays import Array, load_array
+from cl.data.datasets import DataSet
+from cl.data.folders import Folders
 from cl.data.unpacking import check_npz, is_archive, unpacked
-from cl.errors import DataError, require
+from cl.errors import DataError, explained, require
+from cl.names import shown
+from streams.datasets.layouts import understood
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 KEYS = (("images", "labels"), ("train_images", "train_labels"), ("x_train", "y_train"))
 TEST_KEYS = (("test_images", "test_labels"), ("x_test", "y_test"))
 
@@ -59,106 +59,34 @@ def read_folder(
     test_share: float = 0.2,
     seed: int = 0,
     skip_unreadable: bool = False,
+    test: str | None = None,
+    layout: str | None = None,
+    follow_links: bool = False,
 ) -> DataSet:
     """A data set of image files under `root`, a folder or an archive (see `streams.own.folder`)."""
     path = Path(root).expanduser()
-    if path.is_file() and is_archive(path):
-        inside = read_folder(str(unpacked(path)), image_size, test_share, seed, skip_unreadable)
-        return replace(inside, name=path.name.partition(".")[0])
-    if not path.is_dir():
-        raise DataError(f"stream.root={root}: there is no such folder, nor a zip or tar archive.")
-    folders = subfolders(path)
-    if not folders:
+    name = path.name
+    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 (a name too long for a file is none)
+        path, name = unpacked(path), path.name.partition(".")[0]
+    if not os.path.isdir(path):  # noqa: PTH112
         raise DataError(
-            f"{path}: there is no folder in it; it needs one folder of images per class."
+            f"stream.root={shown(root)}: there is no such folder, nor a zip or tar archive."
         )
-    names = {folder.name.lower(): folder for folder in folders}
-    test = next((names[name] for name in TEST_FOLDERS if name in names), None)
-    if "train" in names and test is not None:
-        return _split_by_folder(path.name, names["train"], test, image_size, skip_unreadable)
-    if all(subfolders(folder) for folder in folders):
-        return _domains(path, folders, image_size, test_share, seed, skip_unreadable)
-    files, labels = _classes(folders, skip_unreadable)
-    images = file_images(files, image_size, f"files/{image_size}")
-    train, held = stratified_split(labels, test_share, seed)
-    class_names = tuple(folder.name for folder in folders)
-    parts = (ArrayDataset(images, labels, train), ArrayDataset(images, labels, held))
-    return DataSet(path.name, *parts, class_names, "crop_flip")
-
-
-def _split_by_folder(
-    name: str, train: Path, test: Path, image_size: int, skip_unreadable: bool
-) -> DataSet:
-    known, tested = ([folder.name for folder in subfolders(part)] for part in (train, test))
-    if known != tested:
-        only = {train: sorted(set(known) - set(tested)), test: sorted(set(tested) - set(known))}
-        told = "; ".join(f"only in {part}: {', '.join(c[:5])}" for part, c in only.items() if c)
-        raise DataError(f"{name}: training and test folders have different classes: {told}.")
-    parts = []
-    for part in (train, test):
-        files, labels = _classes(subfolders(part), skip_unreadable)
-        images = file_images(files, image_size, f"files/{image_size}")
-        parts.append(ArrayDataset.of(images, labels))
-    return DataSet(name, parts[0], parts[1], tuple(known), "crop_flip")
-
-
-def _domains(
-    path: Path,
-    folders: Sequence[Path],
-    image_size: int,
-    test_share: float,
-    seed: int,
-    skip_unreadable: bool,
-) -> DataSet:
-    class_names = sorted({folder.name for domain in folders for folder in subfolders(domain)})
-    files: list[Path] = []
-    labels, domains = [], []
-    for index, domain in enumerate(folders):
-        found, numbers = _classes(subfolders(domain), skip_unreadable)
-        own = np.array([class_names.index(folder.name) for folder in subfolders(domain)])
-        files += found
-        labels.append(own[numbers])
-        domains.append(np.full(len(found), index))
-    label, domain_of = np.concatenate(labels), np.concatenate(domains)
-    images = file_images(files, image_size, f"files/{image_size}")
-    train, test = stratified_split(domain_of * len(class_names) + label, test_share, seed)
-    return DataSet(
-        path.name,
-        ArrayDataset(images, label, train),
-        ArrayDataset(images, label, test),
-        tuple(class_names),
-        "crop_flip",
-        domain_names=tuple(folder.name for folder in folders),
-        train_domains=domain_of[train],
-        test_domains=domain_of[test],
+    known = understood(Folders(path, follow_links), test, layout)
+    return known.data_set(
+        name or path.resolve().name, image_size, test_share, seed, skip_unreadable
     )
 
 
-def _classes(folders: Sequence[Path], skip_unreadable: bool) -> tuple[list[Path], Array]:
-    """The files of class folders and their labels, which number the folders."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        found = image_files(folder)
-        if skip_unreadable:
-            bad = set(unreadable(found))
-            found = [file for index, file in enumerate(found) if index not in bad]
-        if not found:
-            raise DataError(f"{folder}: there is no image in it.")
-        files += found
-        labels += [label] * len(found)
-    return files, np.array(labels, dtype=np.int64)
-
-
 def _npz(path: Path) -> dict[str, Array]:
-    try:
+    with explained(DataError, f"{shown(path)} cannot be read as arrays", "Copy it again."):
+        if not path.exists():
+            raise DataError(f"{shown(path)} is missing.")
+        if not path.is_file():
+            raise ValueError("it is no regular file")
         check_npz(path)
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing.") from None
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as arrays: {error}.") from None
 
 
 def _pick(
@@ -171,5 +99,5 @@ def _pick(
                 numbers = numbers[:, 0]
             return content[images], numbers
     raise DataError(
-        f"{path}: it holds {', '.join(sorted(content))}; it needs {' and '.join(keys[0])}."
+        f"{shown(path)}: it holds {shown(', '.join(sorted(content)))}; it needs {' and '.join(keys[0])}."
     )

@@ -257,6 +257,20 @@ def test_names_are_escaped_in_tables(tmp_path: Path) -> None:
     main([str(tmp_path), "--out", str(tmp_path / "out")])  # the dollar starts no formula in a plot
 
 
+def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
+    names = ("=HYPERLINK(1)", "a\nb & c", "d\x1b[31m\u202e")
+    for name in names:
+        make_run(tmp_path, name, 0, 0.5)
+    compared = compare([tmp_path], baseline=names[0])
+    rows = list(csv.reader(io.StringIO(to_csv(compared))))
+    assert {row[0] for row in rows[1:]} == {"'=HYPERLINK(1)", "a\\nb & c", "d\\x1b[31m\\u202e"}
+    assert {row[rows[0].index("baseline")] for row in rows[1:]} == {"'=HYPERLINK(1)"}
+    for text, ends in ((to_markdown(compared), " |"), (to_latex(compared), r" \\")):
+        assert text.replace("\n", "").isprintable()
+        (line,) = (line for line in text.splitlines() if "nb" in line)
+        assert line.endswith(ends)
+
+
 def test_latex_is_balanced(tmp_path: Path) -> None:
     make_sweep(tmp_path)
     text = to_latex(compare([tmp_path], baseline="naive"))

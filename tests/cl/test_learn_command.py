@@ -59,6 +59,36 @@ def test_from_the_shell(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert torch.equal(logits.argmax(1), torch.from_numpy(opened.predict(images)))
 
 
+def test_names_from_outside_in_the_answers(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {2: "=cmd", 3: "dog\x1b[31m\n"}
+    write(tmp_path / "new_images", toy_images(48, 4, 0), names)
+    learn.main([str(saved), str(tmp_path / "new_images"), str(tmp_path / "new")])
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+    asked = toy_images(24, 4, 1).images[0]
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(asked).save("=1.png")
+    Image.fromarray(asked).save("x\x1b[2J.png")
+    predict.main([str(tmp_path / "new"), "=1.png"])
+    write(tmp_path / "asked", toy_images(24, 4, 1), names)
+    predict.main([str(tmp_path / "new"), str(tmp_path / "asked")])
+    predict.main([str(tmp_path / "new"), "x\x1b[2J.png"])
+    told = capsys.readouterr().out
+    assert told.replace("\n", "").isprintable()
+    answers = list(csv.reader(io.StringIO(told)))
+    assert "'=1.png" in [each[0] for each in answers]
+    assert "x\\x1b[2J.png" in [each[0] for each in answers]
+    assert {each[1] for each in answers} >= {"'=cmd", "dog\\x1b[31m"}
+
+
+def test_parts_are_no_classes(saved: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write(tmp_path / "images" / part, toy_images(12, 4, 0), {2: "cat", 3: "dog"})
+    with pytest.raises(SystemExit, match="test is no class but a part of a data set"):
+        learn.main([str(saved), str(tmp_path / "images"), str(tmp_path / "new")])
+
+
 def test_from_python_as_from_a_stream(compose: Compose) -> None:
     stream = toy_stream()
     first, second = (Learner(compose("strategy=olora"), stream.info) for _ in range(2))

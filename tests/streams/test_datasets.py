@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from streams.classes import class_incremental
 from streams.datasets import ARRAYS, FILES, load
 from streams.domains import domain_incremental
 from tests.streams.test_avalanche import write_mnist
+from tests.streams.test_damaged import mutated
 
 
 @pytest.fixture
@@ -148,6 +152,39 @@ def split_folders(root: Path) -> None:
         for shade, name in enumerate(("n01443537", "n01484850")):
             for number in range(2):
                 paint(root / "imagenet100" / part / name / f"{number}.JPEG", 100 * shade)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("flowers", flowers),
+        ("food101", food101),
+        ("dtd", dtd),
+        ("pets", pets),
+        ("gtsrb", gtsrb),
+        ("sun397", sun397),
+        ("cars", cars),
+        ("aircraft", aircraft),
+        ("cub200", cub200),
+    ],
+)
+def test_damaged_lists_end_in_a_sentence(
+    root: Path, name: str, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(root)
+    monkeypatch.setattr(datasets.Flowers102, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(datasets.Flowers102, "classes", ["pink primrose", "rose"])
+    lists = sorted(
+        file for file in root.rglob("*.*") if file.suffix in (".mat", ".txt", ".csv", ".json")
+    )
+    for seed, file in enumerate(lists * 4):
+        whole = file.read_bytes()
+        file.write_bytes(mutated(whole, random.Random(f"{name} {seed}")))
+        with suppress(DataError):  # anything else is a traceback
+            data = load(f"{name}@8")
+            data.train.take(np.arange(len(data.train)))
+        file.write_bytes(whole)
+    assert load(f"{name}@8").classes == 2
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,54 @@ def test_what_save_to_disk_wrote(both: Path) -> None:
     assert stream.fingerprint() == hf(str(both), tasks=3, image_size=8).fingerprint()
 
 
+def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    content = {"image": [*toy_images(29, 3, 0).images, None], "label": [0, 1, 2] * 10}
+    datasets.Dataset.from_dict(content, features=features).save_to_disk(tmp_path / "holes")
+    stream = hf(str(tmp_path / "holes"), tasks=1, image_size=8)
+    with pytest.raises(DataError, match="row 29 has no image in the column image"):
+        np.asarray(stream.train[0].images)
+
+
+def test_labels_without_a_name_are_refused(tmp_path: Path) -> None:
+    made = datasets.Dataset.from_dict(
+        {"image": list(toy_images(6, 3, 0).images), "label": [0, 1, 7] * 2}
+    )
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    made = made.cast_column("image", datasets.Image())
+    made.info.features = features  # a cast would refuse it, a damaged file does not
+    made.save_to_disk(tmp_path / "wrong")
+    with pytest.raises(DataError, match="the column label holds 7, but has 3 names"):
+        hf(str(tmp_path / "wrong"), tasks=1, image_size=8)
+
+
+def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
+    made = table(30, 0)
+    some = made.filter(lambda row: row["label"] != 1)
+    some.save_to_disk(tmp_path / "some")
+    stream = hf(str(tmp_path / "some"), tasks=2, image_size=8)
+    assert stream.class_names == ("zebra", "bee")
+    parts = datasets.DatasetDict({"train": some, "test": table(12, 1)})
+    parts.save_to_disk(tmp_path / "parts")
+    with pytest.raises(DataError, match="no training images of ant"):
+        hf(str(tmp_path / "parts"), tasks=2, image_size=8)
+
+
+def test_grey_of_16_bits_in_a_column_is_scaled(tmp_path: Path) -> None:
+    grey = [np.full((8, 8), 257 * value, np.uint16) for value in range(30)]
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    content = {"image": grey, "label": [0, 1, 2] * 10}
+    datasets.Dataset.from_dict(content, features=features).save_to_disk(tmp_path / "deep")
+    stream = hf(str(tmp_path / "deep"), tasks=1, image_size=8)
+    assert [int(image.max()) for image in np.asarray(stream.train[0].images)] == list(range(30))
+
+
 def test_a_folder_of_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `load_dataset` reads from the hub, from a local folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl.data.files import decode
+from cl.data.decoding import decode
 from cl.errors import ConfigurationError, DataError
 from cl.learner import Learner
 from cl.strategy import Progress
@@ -77,6 +77,31 @@ def test_any_scenario_takes_a_path(photos: Path) -> None:
     assert stream.train[0].images.shape[1:] == (8, 8, 3)
 
 
+def test_a_data_set_may_be_a_folder_here_or_have_an_at_in_its_path(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    photos.rename(photos.with_name("me@uni"))
+    for name in ("me@uni", "me@uni@16", f"{photos.parent}/me@uni", f"{photos.parent}/me@uni@16"):
+        stream = long_tailed(name, tasks=3, imbalance=4)
+        assert stream.train[0].images.shape[1] == (16 if name.endswith("@16") else 64)
+    with pytest.raises(ConfigurationError, match="after the @ stands the side"):
+        long_tailed("digits@large")
+    with pytest.raises(ConfigurationError, match="given by its path"):
+        long_tailed("nowhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "x\0y", "x" * 5000 + ".zip", "/dev/null", "/dev/zero"]
+)
+def test_paths_that_are_no_folders(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder"):
+        folder(name)
+    for suffix in (".npz", ".npy"):
+        with pytest.raises(DataError, match=r"cannot be read|is missing|no regular file"):
+            arrays(f"{name}{suffix}", f"{name}.npy")
+
+
 def test_grey_and_transparent_images_among_colour_ones(photos: Path) -> None:
     paint(photos / "ant" / "5.png", (90,), "L")
     paint(photos / "ant" / "6.png", (200, 0, 0, 0), "RGBA")
@@ -94,7 +119,7 @@ def test_the_middle_of_the_image_is_kept(tmp_path: Path) -> None:
 
 def test_an_undecodable_image_is_named_and_skipped_only_if_asked(photos: Path) -> None:
     bad = photos / "bee" / "9.png"
-    bad.write_bytes(b"no image")
+    bad.write_bytes((photos / "bee" / "0.png").read_bytes()[:30])
     stream = folder(str(photos), tasks=3)
     images = stream.train[1].images
     with pytest.raises(DataError, match=r"9\.png cannot be decoded .* stream.skip_unreadable=true"):
@@ -104,6 +129,17 @@ def test_an_undecodable_image_is_named_and_skipped_only_if_asked(photos: Path) -
     assert sum(len(part) for part in parts) == 5
     for part in parts:
         part.take(np.arange(len(part)))
+
+
+def test_files_that_are_no_images_are_named_before_the_first_task(photos: Path) -> None:
+    (photos / "bee" / "8.png").write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match=r"8\.png is no image\. .*stream.skip_unreadable=true"):
+        folder(str(photos), tasks=3)
+    (photos / "bee" / "9.png").touch()
+    with pytest.raises(DataError, match=r"8\.png is no image, nor are 1 others"):
+        folder(str(photos), tasks=3)
+    stream = folder(str(photos), tasks=3, skip_unreadable=True)
+    assert "2 left out (2 unreadable; such as" in stream.about
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +186,7 @@ def test_twenty_thousand_files_are_listed_in_a_second(tmp_path: Path) -> None:
     for label in range(20):
         (tmp_path / f"{label:02}").mkdir()
         for number in range(1000):
-            (tmp_path / f"{label:02}" / f"{number}.jpg").touch()
+            (tmp_path / f"{label:02}" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     paint(tmp_path / "00" / "0.jpg", (1, 2, 3))
     start = time.process_time()
     stream = folder(str(tmp_path), tasks=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,21 @@ def test_names_are_not_taken_for_markup(tmp_path: Path, capsys: pytest.CaptureFi
     logger.close()
     shown = capsys.readouterr().out
     assert "[/] on [red]x[/red]" in shown
+
+
+def test_no_escape_sequence_reaches_terminal_or_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "a\x1b]0;owned\x07\u202e\nb"
+    logger = ConsoleLogger()
+    run = run_info(tmp_path, dict.fromkeys(("stream", "strategy", "backbone"), hostile))
+    logger.start(replace(run, stream=replace(run.stream, about="folder: 6 classes, 60 images")))
+    logger.experience(replace(result(0), classes=[hostile]))
+    logger.close()
+    for told in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
+        assert told.replace("\n", "").isprintable()
+        assert told.count("\\x1b]0;owned") == 4
+        assert "folder: 6 classes, 60 images" in told
 
 
 @pytest.mark.parametrize(
