@@ -22,10 +22,10 @@ from cl.evaluation import AccuracyMatrix, evaluate
 from cl.guards import resources_explained
 from cl.instantiate import build, check_trust
 from cl.learner import TRUSTED, Learner
-from cl.loggers import ExperienceResult, Logger, RunInfo
+from cl.loggers import ExperienceResult, Logger, RunInfo, Shielded
 from cl.metrics import summarise
 from cl.run_folder import Checkpoints, create_run_folder, load_run_config, lock
-from cl.stopping import StoppedError, StopRequest
+from cl.stopping import StoppedError, StopRequest, resume_command
 from cl.stream import Experience, Stream
 from cl.training import Progress, count_steps
 
@@ -66,6 +66,8 @@ class Experiment:
         self.midway: Path | None = None
         self.steps_midway = 0
         self.stop = StopRequest()
+        if not self.keeps_checkpoints:
+            self.stop.notice = f"Stopping. {self.again}"
 
     @classmethod
     def resume(
@@ -116,29 +118,30 @@ class Experiment:
         Raises StoppedError after a checkpoint when a signal asks for it.
         """
         explained = resources_explained(
-            self.folder, self.learner.config, self.learner.model.transform.size
+            self.folder,
+            self.learner.config,
+            self.learner.model.transform.size,
+            self.again,
         )
         locked = lock(self.folder) if self.leads else nullcontext()
-        with locked, explained, StopRequest() as self.stop:
+        self.tell = Shielded(self.loggers)
+        with explained, locked, self.stop:
             if self.leads:
                 OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
                 self.stream.save_split(self.folder / "split.npz")
                 self.matrix.write(self.folder / "accuracy_matrix.csv")
-            for logger in self.loggers:
-                logger.start(self._run_info())
+            self.tell.start(self._run_info())
             try:
                 for index in range(self.matrix.rows, len(self.stream)):
                     self._experience(self.stream.experience(index))
                 summary = self.summary()
                 if self.leads:
                     self.learner.save(self.folder / "learner")
-                for logger in self.loggers:
-                    logger.finish(summary)
+                self.tell.finish(summary)
                 if self.leads:
                     shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
             finally:
-                for logger in self.loggers:
-                    logger.close()
+                self.tell.close()
         return summary
 
     def summary(self) -> dict[str, Any]:
@@ -198,8 +201,7 @@ class Experiment:
             peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
             sequential=self.learner.strategy.sequential,
         )
-        for logger in self.loggers:
-            logger.experience(result)
+        self.tell.experience(result)
         if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
                 save_json({"seconds": self.seconds, "steps": self.steps}, folder / "progress.json")
@@ -221,10 +223,23 @@ class Experiment:
                 self.learner.save_midway(folder)
             self.saved = time.monotonic()
         if number:
+            ranks.highest(number)  # what starts the processes kills all once one has ended
             raise self._stopped(number)
 
     def _stopped(self, number: int) -> StoppedError:
-        return StoppedError(f"Stopped. To go on: python run.py resume={self.folder}", number)
+        return StoppedError(f"Stopped. {self.again}", number)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether a run that ends before its time can go on later."""
+        return self.learner.config.checkpoint and not self.learner.strategy.own_loop
+
+    @property
+    def again(self) -> str:
+        """How to go on with this run once it has ended before its time."""
+        if self.keeps_checkpoints:
+            return f"To go on: {resume_command(self.folder)}"
+        return "It kept no checkpoint (trainer.checkpoint=false), so it must begin anew."
 
     def _reporter(self, start: float) -> Any:
         """Tells the loggers of a step now and then."""
@@ -246,8 +261,7 @@ class Experiment:
                 "loss": float(progress.loss),
                 **_read(self.learner.logged),
             }
-            for logger in self.loggers:
-                logger.step(values)
+            self.tell.step(values)
 
         return report
 
