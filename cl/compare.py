@@ -12,7 +12,7 @@ import io
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cl.errors import PalimpsestError, require, suggest
+from cl.errors import ConfigurationError, PalimpsestError, require, suggest
 from cl.names import cell, shown
 from cl.report import plots
 from cl.report.groups import (
@@ -34,6 +34,7 @@ from cl.report.groups import (
     group_runs,
     lookup,
 )
+from cl.report.runs import Run
 
 METRICS = (
     "average_accuracy",
@@ -44,14 +45,18 @@ METRICS = (
 )
 COSTS = ("seconds", "trainable_parameters", "stored_numbers")
 
+LARGEST = 1e30
+"""A number of a summary that is larger, infinite or NaN was not measured."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order of their mean `metric`, best first."""
+    """Groups in the order of their mean `metric`, best first. left_out: what could not be read, and why."""
 
     groups: tuple[Group, ...]
     metric: str
     baseline: Group | None
+    left_out: dict[Path, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -116,8 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if given.out:
             write(compared, given.out)
             print(f"Tables and plots are in {given.out}")
-    except PalimpsestError as error:
+    except (PalimpsestError, OSError) as error:
         sys.exit(f"error: {error}")
+    if compared.left_out:
+        sys.exit(f"error: {len(compared.left_out)} left out, as they cannot be read (see above).")
 
 
 def compare(
@@ -127,13 +134,19 @@ def compare(
     baseline: str | None = None,
     allow: Sequence[str] = (),
 ) -> Comparison:
-    """Read, check and group the runs; PalimpsestError when they cannot be compared."""
-    runs, incomplete = find_runs(folders)
-    for folder in incomplete:
+    """Read, check and group the runs; PalimpsestError when they cannot be compared.
+
+    A run that cannot be read is named and left out.
+    """
+    found = find_runs(folders)
+    for folder in sorted(found.incomplete):
         print(f"left out, not complete: {folder}", file=sys.stderr)
+    runs = list(found.complete.values())
+    left_out = found.damaged | _without_numbers(runs, metric)
+    for reason in left_out.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    runs = [run for run in runs if run.folder not in left_out]
     require(bool(runs), f"There is no complete run in {', '.join(map(str, folders))}.")
-    for run in runs:
-        lookup(run.summary, metric)
     groups = group_runs(runs, by)
     check_comparable(groups, by, [key for key in allow if key])
     sign = -1 if metric.endswith(("forgetting", *COSTS)) else 1
@@ -143,7 +156,27 @@ def compare(
         baseline is None or baseline in names,
         f"--baseline {baseline}: there is no such group. {suggest(baseline or '', names)}",
     )
-    return Comparison(tuple(groups), metric, names[baseline] if baseline else None)
+    return Comparison(tuple(groups), metric, names[baseline] if baseline else None, left_out)
+
+
+def _without_numbers(runs: Sequence[Run], metric: str) -> dict[Path, str]:
+    """The runs whose summary lacks a number of the table, and what is wrong with each.
+
+    Raises ConfigurationError when no run has the metric, as it is then not the runs' fault.
+    """
+    bad: dict[Path, str] = {}
+    for run in runs:
+        try:
+            for key in (metric, *METRICS, *COSTS):
+                value = lookup(run.summary, key)
+                require(value is None or abs(value) < LARGEST, f"{key} is {value}, no number.")
+                require(key not in COSTS or (value or 0) >= 0, f"{key} is {value}, less than 0.")
+        except ConfigurationError as error:
+            bad[run.folder] = f"{run.folder}: {error}"
+    if len(bad) == len(runs):
+        for run in runs:
+            lookup(run.summary, metric)
+    return bad
 
 
 def write(compared: Comparison, folder: Path) -> None:

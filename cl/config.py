@@ -165,8 +165,9 @@ def as_object(node: DictConfig, kind: type[Section]) -> Section:
         raise ConfigurationError(f"{where} must be given: {where}=…")
     try:
         result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), node))
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    except (OmegaConfBaseException, RecursionError) as error:
+        where = getattr(error, "full_key", None) or "configuration"
+        raise ConfigurationError(f"{where}: {describe(error)}") from None
     assert isinstance(result, kind)
     return result
 
@@ -174,6 +175,25 @@ def as_object(node: DictConfig, kind: type[Section]) -> Section:
 def covered(key: str, by: Iterable[str]) -> bool:
     """Whether one of `by` is the dotted key or a section that holds it."""
     return any(key == each or key.startswith(f"{each}.") for each in by)
+
+
+def check_interpolations(cfg: DictConfig) -> None:
+    """Raise ConfigurationError when a ${…} in `cfg` leads nowhere, or back to itself."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        where = getattr(error, "full_key", None) or "configuration"
+        raise ConfigurationError(f"{where}: {describe(error)}") from None
+
+
+def describe(error: BaseException) -> str:
+    """One line on what Hydra, OmegaConf or a YAML parser found."""
+    if isinstance(error, RecursionError):
+        return "a ${…} leads back to itself, or lists are nested too deeply."
+    lines = [line.strip() for line in str(error).splitlines()]
+    noise = ("See http", "full_key:", "object_type=", "reference_type=", "Error parsing override")
+    told = [line for line in lines if line and not line.startswith(noise)]
+    return " ".join(told[:4]) or type(error).__name__
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -22,7 +22,7 @@ from cl.guards import resources_explained
 from cl.instantiate import build
 from cl.learner import KINDS as LEARNER_KINDS
 from cl.learner import Learner
-from cl.loggers import ExperienceResult, Logger, RunInfo
+from cl.loggers import ExperienceResult, Logger, RunInfo, Shielded
 from cl.metrics import summarise
 from cl.resuming import Standing, find_standing, packages, run_to_resume
 from cl.run_folder import (
@@ -34,7 +34,7 @@ from cl.run_folder import (
     save_run_config,
     save_run_id,
 )
-from cl.stopping import StoppedError, StopRequest
+from cl.stopping import StoppedError, StopRequest, resume_command
 from cl.strategy import Progress
 from cl.stream import Experience, Stream
 from cl.training import count_steps
@@ -85,6 +85,8 @@ class Experiment:
         self.checkpoints = Checkpoints(self.folder)
         self.midway, self.steps_midway = standing.midway, standing.steps_midway
         self.stop = StopRequest()
+        if not self.keeps_checkpoints:
+            self.stop.notice = f"Stopping. {self.again}"
 
     @classmethod
     def resume(
@@ -112,14 +114,17 @@ class Experiment:
         Raises StoppedError after a checkpoint when a signal asks for it.
         """
         explained = resources_explained(
-            self.folder, self.learner.config, self.learner.model.transform.size
+            self.folder,
+            self.learner.config,
+            self.learner.model.transform.size,
+            self.again,
         )
         locked = lock(self.folder) if self.leads else nullcontext()
-        with locked, explained, StopRequest() as self.stop:
+        self.tell = Shielded(self.loggers)
+        with explained, locked, self.stop:
             if self.leads:
                 self._write_down()
-            for logger in self.loggers:
-                logger.start(self._run_info())
+            self.tell.start(self._run_info())
             try:
                 for index in range(self.matrix.rows, len(self.stream)):
                     self._experience(self.stream.experience(index))
@@ -128,11 +133,9 @@ class Experiment:
                     self.learner.save(self.folder / "learner")
                     save_json(summary, self.folder / "summary.json")  # now the run is complete
                     shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
-                for logger in self.loggers:
-                    logger.finish(summary)
+                self.tell.finish(summary)
             finally:
-                for logger in self.loggers:
-                    logger.close()
+                self.tell.close()
         return summary
 
     def _write_down(self) -> None:
@@ -203,8 +206,7 @@ class Experiment:
             peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
             sequential=self.learner.strategy.sequential,
         )
-        for logger in self.loggers:
-            logger.experience(result)
+        self.tell.experience(result)
         if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
                 self._write_progress(folder, self.steps)
@@ -225,6 +227,7 @@ class Experiment:
                 self.learner.save_midway(folder)
             self.saved = time.monotonic()
         if number:
+            ranks.highest(number)  # what starts the processes kills all once one has ended
             raise self._stopped(number)
 
     def _write_progress(self, checkpoint: Path, steps: int) -> None:
@@ -241,7 +244,19 @@ class Experiment:
         save_json(content, checkpoint / "progress.json")
 
     def _stopped(self, number: int) -> StoppedError:
-        return StoppedError(f"Stopped. To go on: python run.py resume={self.folder}", number)
+        return StoppedError(f"Stopped. {self.again}", number)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether a run that ends before its time can go on later."""
+        return self.learner.config.checkpoint and not self.learner.strategy.own_loop
+
+    @property
+    def again(self) -> str:
+        """How to go on with this run once it has ended before its time."""
+        if self.keeps_checkpoints:
+            return f"To go on: {resume_command(self.folder)}"
+        return "It kept no checkpoint (trainer.checkpoint=false), so it must begin anew."
 
     def _reporter(self, start: float) -> Any:
         """Tells the loggers of a step now and then."""
@@ -263,8 +278,7 @@ class Experiment:
                 "loss": float(progress.loss),
                 **_read(self.learner.logged),
             }
-            for logger in self.loggers:
-                logger.step(values)
+            self.tell.step(values)
 
         return report
 

@@ -16,6 +16,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cl.data.loading import Images
+from cl.errors import PalimpsestError
+
+LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What stands in the errors of a collective in which another process takes part no more."""
+
+
+class LostProcessError(PalimpsestError):
+    """Another of the processes that share the work is gone, or did not answer in time."""
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether a collective failed for want of another process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+    return told or isinstance(error, dist.DistError)
 
 
 class Ranks:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(PalimpsestError):
-    """The run was asked to stop, and did so after a checkpoint. status: for the shell, 128 + the signal."""
+    """The run was asked to stop, and did. status: for the shell, 128 + the signal."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -22,14 +25,22 @@ class StoppedError(PalimpsestError):
 
 
 class StopRequest:
-    """While it is entered, the first signal is noted in `number` (0: none); a second acts as always."""
+    """While it is entered, the first signal is noted in `number` (0: none); a second acts as always.
+
+    It may be entered again inside itself; the handlers stay until it is left for the last time. `number`
+    stays after that. notice: what is said when the signal comes.
+    """
 
     def __init__(self) -> None:
+        self.notice = "Stopping at the next checkpoint. Again to stop at once, with the last one."
         self.number = 0
+        self.depth = 0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        self.depth += 1
+        main = threading.current_thread() is threading.main_thread()  # others may not set handlers
+        if main and self.depth == 1:
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -39,15 +50,24 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self.depth -= 1
+        if self.depth == 0:
+            self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._restore()
-        message = "Stopping at the next checkpoint. Again to stop at once, with the last one."
-        print(f"\n{message}", file=sys.stderr, flush=True)
+        print(f"\n{self.notice}", file=sys.stderr, flush=True)
 
     def _restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in `folder`, quoted for the shell and for Hydra."""
+    value = str(folder)
+    if not re.fullmatch(r"[\w./+-]+", value, re.ASCII):
+        value = "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+    return f"python run.py {shlex.quote(f'resume={value}')}"

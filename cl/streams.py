@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from cl.cli import check, expand_targets
+from cl.cli import expand_targets
 from cl.data.arrays import Array
 from cl.data.datasets import MissingDataError
 from cl.errors import DataError, PalimpsestError
 from cl.instantiate import build
+from cl.overrides import check
 from cl.stream import Stream
 
 WIDTH = 140

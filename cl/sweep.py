@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from cl.checkpoint import save_json
 from cl.compare import compare, show_on_console, write
+from cl.config import check_interpolations
 from cl.data.sharing import aside
 from cl.errors import PalimpsestError
 from cl.experiment import Experiment, start
@@ -32,22 +33,32 @@ def is_sweep() -> bool:
 
 
 def run(cfg: DictConfig) -> None:
-    """Do this run of the sweep and note what becomes of it; if it fails, the others go on."""
-    folder = None
+    """Do this run of the sweep and note what becomes of it; if it fails, the others go on.
+
+    A signal ends the sweep, also one that comes when the run is nearly over: then the run is complete.
+    """
+    experiment = None
     try:
+        check_interpolations(cfg)
         experiment = begin(cfg)
         if experiment is None:
             return  # complete since an earlier attempt
-        folder = experiment.folder
-        experiment.run()
-        note(folder)
+        with experiment.stop:
+            experiment.run()
+            note(experiment.folder)
     except StoppedError:
-        note(folder, "stopped")
+        note(experiment.folder if experiment else None, "stopped")
         raise
     except Exception as error:
         if not isinstance(error, PalimpsestError):
             traceback.print_exc()
-        note(folder, f"{type(error).__name__}: {error}")
+        note(experiment.folder if experiment else None, f"{type(error).__name__}: {error}")
+    if experiment is not None and experiment.stop.number:
+        raise StoppedError(
+            "Stopped after this run. To go on with the others: the same command with "
+            f"hydra.sweep.dir={HydraConfig.get().sweep.dir}",
+            experiment.stop.number,
+        )
 
 
 def begin(cfg: DictConfig) -> Experiment | None:
@@ -60,6 +71,7 @@ def begin(cfg: DictConfig) -> Experiment | None:
     same = [j for j in read_jobs(Path(job.sweep.dir)) if j["overrides"] == job.overrides.task]
     folder = same[0]["folder"] if same else None
     if folder is not None and (folder / "summary.json").exists():
+        note(folder)  # the attempt may have been killed before it could
         return None
     if folder is not None and (folder / "config.yaml").exists():
         experiment = Experiment.resume(folder, trust=[*cfg.trust, *packages(cfg)])
@@ -91,22 +103,32 @@ class SweepEnd(Callback):
     def on_multirun_end(self, config: DictConfig, **more: Any) -> None:
         """List what failed; compare the rest, and write the comparison into the sweep folder."""
         folder = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(folder)
+        try:
+            jobs = read_jobs(folder)
+        except PalimpsestError as error:
+            sys.exit(f"error: {error}")
         bad = [job for job in jobs if job["error"] is not None]
         runs = [job["folder"] for job in jobs if job["error"] is None]
-        if len(runs) > 1:
-            try:
-                compared = compare(runs, varied(jobs))
-                show_on_console(compared)
-                write(compared, folder)
-                print(f"The comparison is in {folder}")
-            except PalimpsestError as error:
-                print(f"no comparison of this sweep: {error}", file=sys.stderr)
+        damaged = len(runs) > 1 and not _compare(runs, jobs, folder)
         if bad:
             print(f"{len(bad)} of {len(jobs)} runs failed:", file=sys.stderr)
             for job in bad:
                 print(f"  {' '.join(job['overrides'])}\n    {job['error']}", file=sys.stderr)
+        if bad or damaged:
             sys.exit(1)  # the status of the whole sweep
+
+
+def _compare(runs: list[Path], jobs: list[dict[str, Any]], folder: Path) -> bool:
+    """Compare the runs of a sweep; whether all of them could be read."""
+    try:
+        compared = compare(runs, varied(jobs))
+        show_on_console(compared)
+        write(compared, folder)
+    except (PalimpsestError, OSError) as error:
+        print(f"no comparison of this sweep: {error}", file=sys.stderr)
+        return True
+    print(f"The comparison is in {folder}")
+    return not compared.left_out
 
 
 def varied(jobs: list[dict[str, Any]]) -> list[str]:

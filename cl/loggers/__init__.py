@@ -3,5 +3,6 @@
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.loggers.console import ConsoleLogger
 from cl.loggers.files import FileLogger
+from cl.loggers.shield import Shielded
 
-__all__ = ["ConsoleLogger", "ExperienceResult", "FileLogger", "Logger", "RunInfo"]
+__all__ = ["ConsoleLogger", "ExperienceResult", "FileLogger", "Logger", "RunInfo", "Shielded"]

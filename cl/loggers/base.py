@@ -70,7 +70,13 @@ class ExperienceResult:
 
 
 class Logger:
-    """Told of the events of a run, in this order; each method does nothing unless overridden."""
+    """Told of the events of a run, in this order; each method does nothing unless overridden.
+
+    What a logger raises stops no run (`cl.loggers.shield`). essential: it writes the run's own files, so a
+    full disk stops the run until there is room.
+    """
+
+    essential = False
 
     def start(self, run: RunInfo) -> None:
         """The run begins."""

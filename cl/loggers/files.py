@@ -20,6 +20,8 @@ class FileLogger(Logger):
     report: false leaves the page out.
     """
 
+    essential = True
+
     def __init__(self, report: bool = True) -> None:
         self.report = report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from cl.config import covered
-from cl.errors import ConfigurationError, DataError, require, suggest
+from cl.errors import ConfigurationError, DataError, PalimpsestError, require, suggest
 from cl.metrics import Matrix
 from cl.report.runs import Run
 from cl.stored import fields, load_json
@@ -39,6 +39,9 @@ FOUND = ("stream_fingerprint", "stream_contents", "pretrained")
 
 SHARED = ("stream", "backbone", *FOUND)
 """What must be the same in all runs of a comparison, unless the comparison is by it."""
+
+SECTIONS = {"stream", "strategy", "backbone", "trainer", "seed"}
+"""What every configuration has; one without them was cut short."""
 
 CONFIDENCE = 0.95
 
@@ -102,22 +105,64 @@ class Difference:
         return cls(pairs.mean, quantile * pairs.deviation / float(np.sqrt(pairs.n)), pairs.n)
 
 
-def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Path]]:
-    """The complete runs in or below the folders, and the folders of those that are not complete.
+@dataclass(frozen=True)
+class Found:
+    """What lies in and below some folders. damaged: what cannot be read, and why."""
+
+    complete: dict[Path, Run] = field(default_factory=dict)
+    incomplete: set[Path] = field(default_factory=set)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+
+def find_runs(paths: Iterable[Path]) -> Found:
+    """The runs in or below the folders.
 
     The folder of a sweep, and one of several sweeps, stands for their runs, wherever these are.
     """
-    complete: dict[Path, Run] = {}
-    incomplete: set[Path] = set()
+    found = Found()
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path}: there is no such folder.")
-        for folder in [*_below(path), *_of_sweeps(path)]:
-            if (folder / "summary.json").exists():
-                complete[folder.resolve()] = Run.load(folder)
-            else:
-                incomplete.add(folder)
-    return list(complete.values()), sorted(incomplete)
+        for folder in [*_below(path), *_of_sweeps(path, found.damaged)]:
+            try:
+                if not (folder / "summary.json").exists():
+                    found.incomplete.add(folder)
+                elif folder.resolve() not in found.complete:
+                    found.complete[folder.resolve()] = read_run(folder)
+            except (PalimpsestError, OSError) as error:
+                found.damaged[folder.resolve()] = str(error)
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, with what a comparison needs; DataError if a file is missing or damaged."""
+    try:
+        run = Run.load(folder)
+        _check_contents(run)
+    except PalimpsestError:
+        raise
+    except Exception as error:  # whatever the parsers say of a damaged file
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{folder} cannot be read: {type(error).__name__}: {reason}") from None
+    return run
+
+
+def _check_contents(run: Run) -> None:
+    """Raise DataError unless the summary names the run, and the matrix holds shares."""
+    summary, names = run.summary, run.summary["names"]
+    shares = run.accuracy[~np.isnan(run.accuracy)]
+    sound = {
+        "names": isinstance(names, dict)
+        and names.keys() >= {"stream", "strategy", "backbone"}
+        and all(isinstance(name, str) for name in names.values()),
+        "seed": isinstance(summary["seed"], int),
+        "date": isinstance(summary["date"], str),
+        "config.yaml": isinstance(run.config, dict) and run.config.keys() >= SECTIONS,
+        "accuracy_matrix.csv": bool(((shares >= 0) & (shares <= 1)).all()),
+    }
+    bad = [name for name, good in sound.items() if not good]
+    if bad:
+        raise DataError(f"{run.folder} cannot be read: {' and '.join(bad)} cannot be as stored.")
 
 
 def _below(path: Path) -> list[Path]:
@@ -128,18 +173,27 @@ def _below(path: Path) -> list[Path]:
 
 def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     """What a sweep noted of its runs, in order: overrides, error and folder, as a path from here."""
-    kinds = {"overrides": list, "folder": str | None, "error": str | None}
-    jobs = [fields(load_json(file), file, kinds) for file in sorted(sweep.glob("jobs/*.json"))]
-    for job in jobs:
-        if job["folder"] is not None:  # it is noted as seen from the sweep, so that both can move
-            job["folder"] = Path(os.path.normpath(sweep / job["folder"]))
-    return jobs
+    return [read_job(file) for file in sorted(sweep.glob("jobs/*.json"))]
 
 
-def _of_sweeps(path: Path) -> list[Path]:
+def read_job(file: Path) -> dict[str, Any]:
+    """What a sweep noted of one run; PalimpsestError if the file is damaged."""
+    job = fields(
+        load_json(file), file, {"overrides": list, "folder": str | None, "error": str | None}
+    )
+    if job["folder"] is not None:  # it is noted as seen from the sweep, so that both can move
+        job["folder"] = Path(os.path.normpath(file.parents[1] / job["folder"]))
+    return job
+
+
+def _of_sweeps(path: Path, damaged: dict[Path, str]) -> list[Path]:
     """The run folders of the sweeps in or below a folder; those that are gone are left out."""
-    sweeps = sorted({file.parents[1] for file in path.rglob("jobs/*.json")})
-    folders = [job["folder"] for sweep in sweeps for job in read_jobs(sweep)]
+    folders = []
+    for file in sorted(path.rglob("jobs/*.json")):
+        try:
+            folders.append(read_job(file)["folder"])
+        except PalimpsestError as error:
+            damaged[file] = str(error)
     return [folder for folder in folders if folder is not None and folder.is_dir()]
 
 

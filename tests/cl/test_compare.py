@@ -169,6 +169,91 @@ def test_incomplete_runs_are_named_and_left_out(
     assert str(folder) in capsys.readouterr().err
 
 
+DAMAGES = [
+    ("summary.json", b""),
+    ("summary.json", b"[1, 2]"),
+    ("summary.json", b"null"),
+    ("summary.json", b"\xff\xfe"),
+    ("summary.json", b"[" * 100_000),
+    ("config.yaml", b""),
+    ("config.yaml", b"a: b: c"),
+    ("config.yaml", b"\t- x"),
+    ("config.yaml", b"- 1"),
+    ("config.yaml", b"\xff\xfe\x00"),
+    ("config.yaml", b"seed: 0"),
+    ("accuracy_matrix.csv", b""),
+    ("accuracy_matrix.csv", b"experience,task,images,correct\n0,0,0,0\n"),
+    ("accuracy_matrix.csv", b"experience,task,images,correct\n0,0,10,20\n"),
+    ("accuracy_matrix.csv", b"experience,task,images,correct\n0\n"),
+    ("accuracy_matrix.csv", b"\x00\x00"),
+    ("metrics.jsonl", b"3\n"),
+    ("metrics.jsonl", b'{"event": "step"}\n'),
+    ("metrics.jsonl", b"\xff\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGES)
+def test_a_damaged_run_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    make_sweep(tmp_path)
+    folder = make_run(tmp_path, "naive", 3, 0.5)
+    (folder / name).write_bytes(content)
+    with pytest.raises(SystemExit, match="1 left out"):
+        main([str(tmp_path)])
+    shown = capsys.readouterr()
+    assert f"left out: {folder}" in shown.err
+    assert "60.00 ± 5.00" in shown.out, "the others are compared"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "zero"),
+        ("date", 3),
+        ("names", {"stream": "x"}),
+        ("average_accuracy", "high"),
+        ("average_accuracy", math.inf),
+        ("average_accuracy", math.nan),
+        ("forgetting", []),
+        ("trainable_parameters", 10**400),
+        ("seconds", -1),
+    ],
+)
+def test_a_number_that_nobody_measured_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
+) -> None:
+    make_sweep(tmp_path)
+    folder = make_run(tmp_path, "naive", 3, 0.5)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, key: value}))
+    with pytest.raises(SystemExit, match="1 left out"):
+        main([str(tmp_path), "--out", str(tmp_path / "out")])
+    assert str(folder) in capsys.readouterr().err
+    assert "60.0" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"folder": 3}', b'{"folder": null, "overrides": 1, "error": null}']
+)
+def test_a_damaged_note_of_a_sweep_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    make_sweep(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "00000.json").write_bytes(content)
+    with pytest.raises(SystemExit, match="1 left out"):
+        main([str(tmp_path)])
+    assert "00000.json is damaged" in capsys.readouterr().err
+
+
+def test_where_tables_cannot_be_written_it_is_said(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        main([str(tmp_path), "--out", str(tmp_path / "file")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [

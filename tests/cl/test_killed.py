@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors import SafetensorError
 
 import cl.checkpoint
 from cl.errors import ConfigurationError, ResourceError
@@ -150,6 +152,25 @@ def test_a_signal_stops_the_run_after_a_checkpoint(
     assert Checkpoints(tmp_path).midway(1)
 
 
+def test_without_checkpoints_no_resume_is_promised(
+    cfg: DictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg.trainer.checkpoint = False
+    experiment = Experiment(cfg, loggers=[], folder=tmp_path)
+    step = experiment._checkpoint_midway
+
+    def signalled(progress: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(progress)  # type: ignore[arg-type]
+
+    experiment._checkpoint_midway = signalled  # type: ignore[method-assign]
+    with pytest.raises(StoppedError, match="must begin anew") as stopped:
+        experiment.run()
+    said = str(stopped.value) + capsys.readouterr().err
+    assert "resume=" not in said
+    assert "next checkpoint" not in said
+
+
 def test_a_full_disk_keeps_the_earlier_checkpoints(
     cfg: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +190,58 @@ def test_a_full_disk_keeps_the_earlier_checkpoints(
     resumed = Experiment.resume(tmp_path, loggers=[], trust=["tests"])
     resumed.run()
     assert resumed.matrix.rows == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), "ulimit -n"),
+        (PermissionError(errno.EACCES, "Permission denied", "split.npz"), "split.npz: Permission"),
+        (OSError(errno.EROFS, "Read-only file system", "split.npz"), "Read-only file system"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "is full"),
+        (SafetensorError("I/O error: File too large (os error 27)"), "ulimit -f"),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(
+    cfg: DictConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    answer: str,
+) -> None:
+    experiment = Experiment(cfg, loggers=[], folder=tmp_path)
+
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(experiment.matrix, "write", refused)
+    with pytest.raises(ResourceError, match=answer) as explained:
+        experiment.run()
+    assert f"python run.py resume={tmp_path}" in str(explained.value)
+
+
+def test_a_folder_that_may_not_be_written_is_explained(
+    cfg: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / ".lock"))
+
+    experiment = Experiment(cfg, loggers=[], folder=tmp_path)
+    monkeypatch.setattr("cl.run_folder.FileLock", refused)
+    with pytest.raises(ResourceError, match=r"\.lock: Read-only file system"):
+        experiment.run()
+
+
+def test_another_error_stays_what_it_is(cfg: DictConfig, tmp_path: Path) -> None:
+    experiment = Experiment(cfg, loggers=[], folder=tmp_path)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a mistake in a method")
+
+    experiment.learner.learn = broken  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="a mistake in a method"):
+        experiment.run()
 
 
 def test_out_of_memory_says_what_to_try(

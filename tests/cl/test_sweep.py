@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import cl.sweep
 import configs
 from cl.errors import ConfigurationError
-from cl.loggers import ExperienceResult, Logger
+from cl.learner import Learner
+from cl.loggers import ExperienceResult, FileLogger, Logger
 from cl.report.groups import read_jobs
-from cl.sweep import UNFINISHED, begin, note, varied
+from cl.stopping import StoppedError
+from cl.sweep import UNFINISHED, begin, note, run, varied
 from tests.processes import at_once
 
 ROOT = Path(configs.__file__).parent.parent
@@ -43,16 +50,19 @@ def test_a_failing_run_is_listed_and_the_others_are_compared(tmp_path: Path) -> 
     assert [job["error"] is None for job in jobs] == [True, True, False, False]
 
 
-def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Job = Callable[[int, str], DictConfig]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The configuration that Hydra gives to one run of a sweep."""
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored afterwards
 
-    def job(number: int, strategy: str) -> DictConfig:
-        """The configuration that Hydra gives to one run of a sweep."""
+    def make(number: int, strategy: str) -> DictConfig:
         choices = [f"strategy={strategy}", "stream._target_=tests.conftest.toy_stream"]
         choices += ["stream=custom", "backbone.image_size=8", "backbone.pretrained=false"]
         choices += ["trainer.device=cpu", f"output={tmp_path}/runs", "logger=[files]"]
+        choices += ["logger.files.report=false"]
         where = [f"hydra.sweep.dir={tmp_path}/sweep", f"hydra.job.num={number}"]
         with initialize_config_module("configs", version_base="1.3"):
             cfg = compose(
@@ -64,6 +74,60 @@ def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
             del plain["hydra"]
         return plain
 
+    return make
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Learner, "save"), (FileLogger, "finish"), (cl.sweep, "note")]
+)
+def test_a_signal_in_the_tail_of_a_run_ends_the_sweep(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    """The run has nothing left to stop, so it is complete; no other run begins after it."""
+    original = getattr(owner, name)
+
+    def signalled(*arguments: Any, **more: Any) -> None:
+        begins = name == "note" and arguments[1:] == (UNFINISHED,)
+        midway = name == "save" and arguments[1].name != "learner"
+        if not (begins or midway):
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(*arguments, **more)
+
+    monkeypatch.setattr(owner, name, signalled)
+    with pytest.raises(StoppedError, match=r"hydra\.sweep\.dir=") as stopped:
+        run(job(0, "simplecil"))
+    assert stopped.value.status == 143
+    (noted,) = read_jobs(tmp_path / "sweep")
+    assert noted["error"] is None
+    assert (noted["folder"] / "summary.json").exists()
+    Learner.load(noted["folder"] / "learner")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_to_a_run_that_fails_ends_the_sweep_all_the_same(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("no")
+
+    monkeypatch.setattr(Learner, "save", fails)
+    with pytest.raises(StoppedError) as stopped:
+        run(job(0, "simplecil"))
+    assert stopped.value.status == 130
+    assert read_jobs(tmp_path / "sweep")[0]["error"] == "ValueError: no"
+
+
+def test_an_interpolation_that_leads_nowhere_fails_its_run_only(job: Job, tmp_path: Path) -> None:
+    cfg = job(0, "simplecil")
+    cfg.seed = "${seed}"
+    run(cfg)
+    assert "seed: Recursive interpolation" in read_jobs(tmp_path / "sweep")[0]["error"]
+
+
+def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
+    job: Job, tmp_path: Path
+) -> None:
     class Killed(Logger):
         def experience(self, result: ExperienceResult) -> None:
             if result.index == 1:
@@ -94,7 +158,6 @@ def test_a_run_of_a_sweep_goes_on_where_an_earlier_attempt_stopped(
     assert again is not None
     assert (again.folder, again.matrix.rows) == (first.folder, 1)
     again.run()
-    note(again.folder)
     assert begin(job(0, "simplecil")) is None, "there is nothing left to do"
     assert read_jobs(tmp_path / "sweep")[0]["error"] is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cl.errors import ConfigurationError
 from cl.experiment import Experiment
 from cl.instantiate import locate
 from cl.learner import Learner
-from cl.parallel import Ranks
+from cl.parallel import LostProcessError, Ranks
 from tests.conftest import Compose, toy_stream
 from tests.contract.test_strategies import every_strategy
 
@@ -42,16 +43,21 @@ def work(cfg: DictConfig, folder: Path, environment: dict[str, str]) -> None:
     experiment.run()
 
 
+def launched(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
+    told |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    environment = {name: str(value) for name, value in told.items()}
+    return environment | {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+
+
 def run(cfg: DictConfig, folder: Path, processes: int) -> tuple[str, dict[str, torch.Tensor]]:
     """As torchrun starts them: each process is told its rank."""
     folder.mkdir()
     port = free_port()
     children = []
     for rank in range(processes):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
-        told |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        environment = {name: str(value) for name, value in told.items()}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+        environment = launched(rank, processes, port)
         if processes == 1:
             environment = {}
         children.append(FORK.Process(target=work, args=(cfg, folder, environment)))
@@ -64,6 +70,35 @@ def run(cfg: DictConfig, folder: Path, processes: int) -> tuple[str, dict[str, t
         assert child.exitcode == 0
     matrix = (folder / "accuracy_matrix.csv").read_text()
     return matrix, load_file(folder / "learner" / "state.safetensors")
+
+
+def dies_alone(cfg: DictConfig, folder: Path, environment: dict[str, str]) -> None:
+    """The second process is killed in the middle of a step; the first tells what it says then."""
+    os.environ.update(environment)
+    experiment = Experiment(cfg, loggers=[], folder=folder)
+    if environment["RANK"] == "1":
+        dies = lambda progress: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        experiment._checkpoint_midway = dies  # type: ignore[method-assign]
+    try:
+        experiment.run()
+    except LostProcessError as error:
+        (folder / "said").write_text(str(error))
+
+
+def test_when_a_process_dies_the_others_say_how_to_go_on(compose: Compose, tmp_path: Path) -> None:
+    cfg, port = compose("strategy=naive", "trainer.devices=2"), free_port()
+    children = [
+        FORK.Process(target=dies_alone, args=(cfg, tmp_path, launched(rank, 2, port)))
+        for rank in range(2)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        child.kill()
+    said = (tmp_path / "said").read_text()
+    assert "Another process of this run is gone" in said
+    assert f"To go on: python run.py resume={tmp_path}" in said
 
 
 @every_strategy
