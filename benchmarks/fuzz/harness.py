@@ -212,13 +212,17 @@ def mutate_file(file: Path, folder: Path, chance: Random, whole: bool = True) ->
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for the cases, in memory where there is such a place."""
-    memory = Path("/dev/shm")
-    where = memory if os.access(memory, os.W_OK) else None
+    """A folder for the cases."""
     os.environ[SECRET] = f"secret{random.randrange(10**12)}"
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=where) as folder:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory()) as folder:
         yield Path(folder)
     del os.environ[SECRET]
+
+
+def memory() -> Path | None:
+    """A folder in memory, if there is one: nothing here need outlive the process."""
+    place = Path("/dev/shm")
+    return place if os.access(place, os.W_OK) else None
 
 
 @contextlib.contextmanager
