@@ -131,7 +131,10 @@ class Fuzz:
         if found == self.expected:
             return "same", "", ""
         told = told if told != self.usual else ""
-        objection = self.kind.objection(folder, self.expected, found, told)
+        try:
+            objection = self.kind.objection(folder, self.expected, found, told)
+        except Exception as error:
+            objection = f"what was written cannot be read: {error!r}"
         if objection is None:
             return ("sentence" if told.strip() else "as given"), told.strip()[:300], ""
         return "wrong", objection, ""

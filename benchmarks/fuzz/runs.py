@@ -108,7 +108,7 @@ def contradiction(run: Path, found: dict[str, Any]) -> str | None:
         recipe = learner["recipe"][key]
         if key == "trainer":
             recipe = {k: v for k, v in recipe.items() if f"trainer.{k}" not in IGNORED}
-        if repr(recipe) != repr(config[key]):
+        if repr(recipe) != repr(config.get(key)):
             return f"config.yaml and the learner differ in {key}"
     summary = json.loads((run / "summary.json").read_text())
     if summary["names"] != config["names"] or summary["seed"] != config["seed"]:

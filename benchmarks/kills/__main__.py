@@ -6,7 +6,8 @@
 
 A quarter of the kills each at a moment drawn uniformly from the duration of the undisturbed run, while a
 checkpoint is written (before a change of a file, or in the middle of a write), in the tail (summary, learner,
-removal of the checkpoints), and on a disk with too little room. SIGKILL and SIGTERM take turns by chance.
+removal of the checkpoints), and on a disk with too little room. SIGKILL and SIGTERM take turns by chance. Who
+goes on after one of the second and third sort is killed soon, too; on the full disk somebody tries in vain.
 What is resumed must end with the same bytes: accuracy matrix, learner, and all figures but times. Defects
 are another result, a run that cannot be resumed, a traceback and a hang. Exit status 1 if there is one.
 """
@@ -39,13 +40,17 @@ from benchmarks.kills.lives import (
     configuration,
     live,
     results,
+    watch,
 )
 from benchmarks.toys import DATA, save_pixels
 from cl.environment import describe
 
 WAYS = ("moment", "saving", "full", "tail")
-ATTEMPTS = 4
-"""So often a run is gone on with; once is enough where nothing else happens."""
+WRONG = ("traceback", "hang", "lost")
+"""How no process may end."""
+
+ATTEMPTS = 5
+"""So many processes have a run; the third is not disturbed any more."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Kills:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
-        self.undisturbed = cache(self._undisturbed)
+        self.undisturbed, self.resumed = cache(self._undisturbed), cache(self._resumed)
 
     def _undisturbed(self, strategy: str) -> Undisturbed:
         return Undisturbed.of(configuration(strategy), self.folder / f"{strategy}-undisturbed")
@@ -87,10 +92,12 @@ class Kills:
         if way == "moment":
             return self.die(name, strategy, f"{deadly.name} at a moment", Moment(), sent)
         event = chance.choice(saving(known.events) if way == "saving" else tail(known.events))
+        again = Moment(event=chance.randrange(20), torn=chance.choice((None, 0, 100)))
         if way == "saving" and chance.random() < 0.5:
             torn = Moment(event=event, torn=int(10 ** chance.uniform(0, 4.5)))
-            return self.die(name, strategy, "torn write in saving", torn)
-        return self.die(name, strategy, f"{deadly.name} in {way}", Moment(deadly, event))
+            return self.die(name, strategy, "torn write in saving", torn, again=again)
+        how = f"{deadly.name} in {way}"
+        return self.die(name, strategy, how, Moment(deadly, event), again=again)
 
     def die(
         self,
@@ -99,57 +106,85 @@ class Kills:
         way: str,
         moment: Moment,
         sent: tuple[float, int] | None = None,
+        again: Moment | None = None,
     ) -> Death:
-        """Kill a run, and see whether it can be gone on with."""
-        folder = self.folder / f"killed-{name.replace(':', '-')}"
-        end = live(configuration(strategy), folder, moment, sent)
-        return Death(name, strategy, way, end.kind, self.aftermath(strategy, folder, end))
+        """Kill a run, and perhaps the one that goes on with it, and see what becomes of it."""
+        folder, cfg = self.folder / f"killed-{name.replace(':', '-')}", configuration(strategy)
+        ends = [live(cfg, folder, moment, sent)]
+        if again and not complete(folder):
+            ends.append(live(cfg, folder, again))
+        return Death(name, strategy, way, ends[0].kind, self.aftermath(strategy, folder, ends))
 
     def on_a_small_disk(
         self, name: str, strategy: str, sent: tuple[float, int], chance: Random
     ) -> Death:
-        """The same where the disk is too small; or, where none can be mounted, its files."""
+        """The same where the disk is too small; or, where none can be mounted, its files.
+
+        Somebody tries to go on before there is room.
+        """
         free = int(self.undisturbed(strategy).bytes * chance.uniform(0.02, 1.0))
         place = self.folder / f"disk-{name}"
         try:
-            with small_disk(place, free) as make_room:
-                cfg = configuration(strategy)
-                end = live(cfg, place / "run", Moment(), sent if free % 2 else None)
-                make_room()
-                wrong = self.aftermath(strategy, place / "run", end)
-                return Death(name, strategy, "full tmpfs", end.kind, wrong)
+            with small_disk(place, free) as disk:
+                cfg, folder = configuration(strategy), place / "run"
+                ends = [live(cfg, folder, Moment(), sent if free % 2 else None)]
+                if not complete(folder):
+                    disk.fill()
+                    ends.append(live(cfg, folder, Moment()))
+                disk.clear()
+                wrong = self.aftermath(strategy, folder, ends)
+                return Death(name, strategy, "full tmpfs", ends[0].kind, wrong)
         except OSError:
-            moment = Moment(largest=int(10 ** chance.uniform(1, 4.5)))
-            return self.die(name, strategy, "files of limited size", moment)
+            limited = Moment(largest=int(10 ** chance.uniform(1, 4.5)))
+            return self.die(name, strategy, "files of limited size", limited, again=limited)
 
-    def aftermath(self, strategy: str, folder: Path, end: End) -> str:
+    def aftermath(self, strategy: str, folder: Path, ends: Sequence[End]) -> str:
         """Go on until the run is complete; what was wrong on the way, or is then."""
-        cfg, wrong = configuration(strategy), []
-        for _ in range(ATTEMPTS):
-            if end.kind in ("traceback", "hang", "lost"):
-                wrong.append(f"{end.kind}: {end.said}")
-            if complete(folder):
-                break
-            end = live(cfg, folder, Moment())
-        else:
-            return "; ".join([*wrong, f"not complete after {ATTEMPTS} attempts ({end.kind})"])
+        cfg, ends = configuration(strategy), list(ends)
+        while not complete(folder) and len(ends) < ATTEMPTS:
+            ends.append(live(cfg, folder, Moment()))
+        wrong = [f"{end.kind}: {end.said}" for end in ends if end.kind in WRONG]
+        if not complete(folder):
+            return "; ".join([*wrong, f"not complete after {len(ends)} attempts"])
         found, expected = results(folder), self.undisturbed(strategy).results
         differ = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
         return "; ".join([*wrong, *(f"{key} differs" for key in differ)])
 
     def crashes(self, strategy: str, step: int) -> Iterator[Death]:
-        """A run that dies before its k-th change of a file, or in the write after it, for every k."""
-        for index, event in list(enumerate(self.undisturbed(strategy).events))[::step]:
-            yield self.crash(strategy, index, None)
-            if event.opens:
-                yield self.crash(strategy, index, Random(index).choice((0, 1, 100, 2000)))
+        """A run that dies before its k-th change of a file, or in the write after it, for every k.
 
-    def crash(self, strategy: str, index: int, torn: int | None) -> Death:
+        And one that died in the middle, and dies again after it was gone on with.
+        """
+        for again in (False, True):
+            events = self.events(strategy, again)
+            for index in range(0, len(events), step):
+                yield self.crash(strategy, again, index, None)
+                if events[index].opens:
+                    torn = Random(index).choice((0, 0, 1, 100, 2000))
+                    yield self.crash(strategy, again, index, torn)
+
+    def events(self, strategy: str, again: bool) -> Sequence[Event]:
+        """What a run, or one that goes on from the middle, does to the file system."""
+        return self.resumed(strategy) if again else self.undisturbed(strategy).events
+
+    def _resumed(self, strategy: str) -> tuple[Event, ...]:
+        folder = self.folder / f"{strategy}-resumed"
+        live(configuration(strategy), folder, self.middle(strategy))
+        return watch(configuration(strategy), folder)
+
+    def middle(self, strategy: str) -> Moment:
+        """A death in the middle."""
+        return Moment(signal.SIGKILL, len(self.undisturbed(strategy).events) // 2)
+
+    def crash(self, strategy: str, again: bool, index: int, torn: int | None) -> Death:
         """One of these."""
-        event = self.undisturbed(strategy).events[index]
-        way = f"{event.name} {Path(event.path).name}, {'torn write' if torn is not None else 'SIGKILL'}"
-        name = f"{strategy}:{index}" + ("" if torn is None else f":{torn}")
-        return self.die(name, strategy, way, Moment(signal.SIGKILL, index, torn))
+        event, moment = self.events(strategy, again)[index], Moment(signal.SIGKILL, index, torn)
+        way = f"{event.name} {Path(event.path).name}{', resumed' if again else ''}"
+        name = ":".join([strategy, "again" if again else "once", f"{index}"])
+        name, way = (name, way) if torn is None else (f"{name}:{torn}", f"{way}, torn write")
+        if again:
+            return self.die(name, strategy, way, self.middle(strategy), again=moment)
+        return self.die(name, strategy, way, moment)
 
 
 def saving(events: Sequence[Event]) -> list[int]:
@@ -172,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crashes", nargs="*", default=[], help="strategies that die everywhere")
     parser.add_argument("--step", type=int, default=1, help="at every so manieth change of a file")
-    parser.add_argument("--only", help="the number of a kill, or strategy:change[:torn]")
+    parser.add_argument("--only", help="the name of a death in an earlier output")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args(argv)
     start = time.monotonic()
@@ -181,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         deaths = []
         for death in play(Kills(Path(folder), options.seed), options):
             print(
-                f"{death.name:>12}  {death.strategy:8} {death.way:40} {death.end:10} {death.wrong}"
+                f"{death.name:>20}  {death.strategy:8} {death.way:50} {death.end:10} {death.wrong}"
             )
             deaths.append(death)
     bad = [death for death in deaths if death.wrong]
@@ -221,8 +256,8 @@ def replayed(kills: Kills, name: str) -> Death:
     """One death again, by its name."""
     if name.isdecimal():
         return kills.kill(int(name))
-    strategy, index, *torn = name.split(":")
-    return kills.crash(strategy, int(index), int(torn[0]) if torn else None)
+    strategy, life, index, *torn = name.split(":")
+    return kills.crash(strategy, life == "again", int(index), int(torn[0]) if torn else None)
 
 
 if __name__ == "__main__":

@@ -126,17 +126,33 @@ def size(folder: Path) -> int:
     return total
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A file system whose room a file takes."""
+
+    filler: Path
+
+    def fill(self, free: int = 0) -> None:
+        """Leave so many bytes."""
+        left = os.statvfs(self.filler.parent)
+        with self.filler.open("ab") as file, contextlib.suppress(OSError):
+            file.write(bytes(max(0, left.f_bavail * left.f_frsize - free)))
+
+    def clear(self) -> None:
+        """Make room."""
+        self.filler.unlink()
+
+
 @contextlib.contextmanager
-def small_disk(place: Path, free: int) -> Iterator[Callable[[], None]]:
-    """A tmpfs at `place` with so many bytes left; gives what makes room. OSError if it cannot be mounted."""
+def small_disk(place: Path, free: int) -> Iterator[Disk]:
+    """A tmpfs at `place` with so many bytes left. OSError if it cannot be mounted."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={64 * 2**20}", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode:
         raise OSError("no tmpfs can be mounted here")
-    filler = place / "filler"
     try:
-        left = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
-        filler.write_bytes(bytes(max(0, left - free)))
-        yield filler.unlink
+        disk = Disk(place / "filler")
+        disk.fill(free)
+        yield disk
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)

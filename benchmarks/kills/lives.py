@@ -180,8 +180,13 @@ class Undisturbed:
         seconds = time.monotonic() - started
         assert end.kind == "complete", end.said
         expected = results(folder)
-        log = folder.with_name(f"{folder.name}.events")
-        end = live(cfg, folder.with_name(f"{folder.name}-watched"), watched(log))
-        assert end.kind == "complete", end.said
-        events = tuple(Event(*json.loads(line)) for line in log.read_text().splitlines())
+        events = watch(cfg, folder.with_name(f"{folder.name}-watched"))
         return cls(expected, seconds, events, max(event.bytes for event in events))
+
+
+def watch(cfg: DictConfig, folder: Path) -> tuple[Event, ...]:
+    """What a run, begun or gone on with in `folder`, does to the file system until its end."""
+    log = folder.with_name(f"{folder.name}.events")
+    end = live(cfg, folder, watched(log))
+    assert end.kind == "complete", end.said
+    return tuple(Event(*json.loads(line)) for line in log.read_text().splitlines())

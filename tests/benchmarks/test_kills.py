@@ -30,8 +30,8 @@ def test_killed_runs_end_as_if_nothing_had_been(kills: Kills, number: int) -> No
 
 def test_crashes_at_changes_of_files(kills: Kills) -> None:
     count = len(kills.undisturbed("naive").events)
-    deaths = list(kills.crashes("naive", step=count // 4))
-    assert len(deaths) >= 6
+    deaths = list(kills.crashes("naive", step=count // 3))
+    assert len(deaths) >= 5
     assert all(death.died for death in deaths)
     assert [death for death in deaths if death.wrong] == []
 
