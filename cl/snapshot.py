@@ -48,7 +48,9 @@ def put(root: nn.Module, tensors: Tensors, values: dict[str, Any]) -> None:
                 tensor
             )  # in place: a product's last bits depend on how its factors lie in memory
         else:
-            now.data = tensor.to(now)
+            now.data = tensor.to(
+                now.device
+            )  # with its type: a memory takes that of its first input
     for key, value in values.items():
         path, _, name = key.partition(":")
         setattr(modules[path], name, decode(value, getattr(modules[path], name, None), tensors))
