@@ -13,11 +13,9 @@ from cl.data.loading import Images, as_tensor
 from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
 from cl.models.frozen import Fingerprint, frozen_prefix, run_prefix, run_rest
-from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
+from cl.models.heads import Head, LinearHead
 from cl.models.slots import SlotNames
 from cl.parallel import Ranks
-
-Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
 
 
 class Model(nn.Module):
