@@ -109,7 +109,7 @@ class OSFT(Strategy):
         tokens = [0] * len(layers)
 
         def note(index: int, inputs: Tensor) -> None:
-            weights = layers[index].weight().chunk(len(layers[index].parts))
+            weights = layers[index].weights()
             x = vectors(layers[index].base, inputs)
             sums[index] += torch.stack([input_output_similarity(x, w).sum() for w in weights])
             tokens[index] += len(x)
