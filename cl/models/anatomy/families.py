@@ -48,6 +48,11 @@ class Family:
     convolutional: bool = False
     interleaved: bool = False
 
+    @property
+    def staged(self) -> bool:
+        """Whether the blocks come in stages, each of a width of its own."""
+        return self.block.count(r"\d+") > 1
+
     def is_that_of(self, names: Iterable[str]) -> bool:
         """Whether a network with layers of these names belongs to the family."""
         mark = re.compile(rf"{OUTSIDE}{self.block}\.(?:{self.mark})")

@@ -75,7 +75,10 @@ class Anatomy:
     @cached_property
     def layers(self) -> dict[str, Place]:
         """The place of every module."""
-        numbers = {name: self.blocks.get(self._block(self.plain[name])) for name in self.modules}
+        numbers: dict[str, int | None] = {}
+        for name, plain in self.plain.items():
+            around = numbers.get(name.rpartition(".")[0])
+            numbers[name] = around if plain is None else self.blocks.get(self._block(plain))
         left = sum(number is not None for number in numbers.values())
         places, begun = {}, 0
         for name, number in numbers.items():
@@ -126,9 +129,9 @@ class Anatomy:
         height, rest = divmod(len(as_matrix(layer)), len(parts))
         return {} if rest else {p: slice(i * height, (i + 1) * height) for i, p in enumerate(parts)}
 
-    def _block(self, plain: str | None) -> str:
+    def _block(self, plain: str) -> str:
         """The name of the block around a layer; empty if there is none."""
-        path = (plain or "").split(".")
+        path = plain.split(".")
         prefixes = (".".join(path[:end]) for end in range(1, len(path) + 1))
         return next((prefix for prefix in prefixes if prefix in self.blocks), "")
 

@@ -58,7 +58,10 @@ def find_targets(network: nn.Module, targets: Sequence[str]) -> dict[str, Target
 def _meant(anatomy: Anatomy, target: str) -> dict[str, list[slice] | None]:
     """The layers that one target means, and which rows of them; None is all."""
     word, _, parts = target.partition(":")
-    found = _with_role(anatomy, word) or _with_name(anatomy, word)
+    roles = CATEGORIES.get(word, (word,) if word in ROLES else ())
+    # qkv in one matrix if the network has that, else in three
+    found = _with_role(anatomy, roles) or _with_role(anatomy, FUSED.get(word, ()))
+    found = found or _with_name(anatomy, word)
     require(bool(found), _nothing(anatomy, word))
     return {name: _rows(anatomy, name, parts) for name in found} if parts else found
 
@@ -72,9 +75,7 @@ def _matrices(anatomy: Anatomy) -> dict[str, MatrixLayer]:
     }
 
 
-def _with_role(anatomy: Anatomy, word: str) -> dict[str, list[slice] | None]:
-    known = (word, *FUSED.get(word, ())) if word in ROLES else ()  # qkv may also be split
-    roles = CATEGORIES.get(word, known)
+def _with_role(anatomy: Anatomy, roles: Sequence[str]) -> dict[str, list[slice] | None]:
     found: dict[str, list[slice] | None] = {}
     for name in _matrices(anatomy):
         rows = [part for role, part in anatomy.parts(name).items() if role in roles]
