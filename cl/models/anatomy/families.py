@@ -64,9 +64,7 @@ TOKENS = r"(cls|reg|dist|mask|register|class)_tokens?|pos_embed(_\w+)?|(patch|po
 EVERYWHERE = {"head": HEADS, "embedding": TOKENS}
 
 POOL = {
-    "q": r"attn_pool\.q",
-    "kv": r"attn_pool\.kv",
-    "output": r"attn_pool\.proj",
+    "head": rf"attn_pool\.(q|kv|proj)|{HEADS}",  # attention of one learned query: a pooling
     "fc1": r"attn_pool\.mlp\.fc1",
     "fc2": r"attn_pool\.mlp\.fc2",
     "embedding": rf"attn_pool\.latent|{TOKENS}",

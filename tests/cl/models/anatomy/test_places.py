@@ -95,7 +95,7 @@ def test_what_lies_outside_the_blocks() -> None:
     assert text["classifier.out_proj.bias"] == "head"
     assert roles(TEXT["Llama"]())["lm_head.weight"] == "head"
     pool = roles(create("vit_base_patch16_siglip_224"))
-    assert pool["attn_pool.kv.weight"] == "kv"
+    assert pool["attn_pool.kv.weight"] == "head"
     assert pool["attn_pool.latent"] == "embedding"
     beit = roles(create("beit_base_patch16_224"))
     assert beit["blocks.1.attn.q_bias"] == "q"
