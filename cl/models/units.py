@@ -15,8 +15,7 @@ from cl.models.matrices import is_transposed
 class Unit:
     """One matrix with its bias, one normalisation layer, or one part of a fused qkv layer.
 
-    block: the name of the block it is in. kind: "attention", "mlp", or another of the roles that
-    `cl.models.anatomy` knows.
+    block: the name of the block it is in. kind: "attention", "mlp" or another of the anatomy's roles.
     parameters: the names of its tensors. rows: its rows of these; None is all.
     """
 
