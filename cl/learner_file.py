@@ -69,7 +69,8 @@ def _is_stream(stream: Any) -> bool:
 
 
 def _are_names(names: Any) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return texts and len(set(names)) == len(names)
 
 
 def _are_counts(values: Any) -> bool:

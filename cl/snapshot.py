@@ -133,7 +133,7 @@ def put_tensors(root: nn.Module, tensors: Tensors) -> None:
             # In place: a product's last bits depend on how its factors lie in memory.
             now.data.copy_(tensor)
         else:
-            now.data = tensor.to(now)
+            now.data = tensor.to(now.device)  # of its type: a memory takes that of its first input
 
 
 def attributes(root: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cl.data import Batch
 from cl.errors import require
+from cl.models.anatomy import plain_vit
 from cl.models.model import Model
 from cl.models.prompts import existing, inject_prefixes, prompted
 from cl.ops.orthogonal import orthonormal_beside
@@ -56,7 +57,7 @@ class CODAPrompt(Strategy):
         self.orthogonality = orthogonality
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
-        layers = existing(self.layers, len(model.backbone.blocks))
+        layers = existing(self.layers, len(plain_vit(model.backbone).blocks))
         self.places = inject_prefixes(model.backbone, layers)
         share = max(1, self.components // stream.experiences)
         require(

@@ -22,8 +22,8 @@ class CoDyRA(Strategy):
     taken by its proximal step: after each optimiser step of the second phase w ← sign(w) · max(|w| − κ, 0),
     while κ climbs from 0 to its maximum. After the task ΔW is added to W: nothing is stored.
 
-    rank: terms per matrix. targets: ends of layer names; ":q,k,v" gives each part of a fused layer terms of
-    its own. threshold: the highest κ, for an experience of `reference_steps` steps; it is scaled to the
+    rank: terms per matrix. targets: roles or ends of layer names; q, k and v of a fused layer have terms of
+    their own. threshold: the highest κ, for an experience of `reference_steps` steps; it is scaled to the
     actual number, so that Σκ, what a gate loses in all, stays the same; null takes it as it is. dense:
     share of the steps without threshold. levels: how many values κ takes. operator: "soft", or
     "official", which shrinks by κ and then zeroes what is below κ, so everything below 2κ. gate_init:
@@ -41,7 +41,7 @@ class CoDyRA(Strategy):
     def __init__(
         self,
         rank: int = 16,
-        targets: Sequence[str] = ("attn.qkv:q,k,v", "attn.proj", "mlp.fc1", "mlp.fc2"),
+        targets: Sequence[str] = ("q", "k", "v", "output", "mlp"),
         threshold: float = 0.005,
         reference_steps: int | None = 500,
         dense: float = 0.5,

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cl.data import Batch
 from cl.errors import require
+from cl.models.anatomy import plain_vit
 from cl.models.model import Model
 from cl.models.prompts import existing, inject_prefixes, prompted, uniform
 from cl.strategy import ParameterGroup, Strategy
@@ -56,7 +57,7 @@ class DualPrompt(Strategy):
 
     def setup(self, model: Model, stream: StreamInfo) -> None:
         generator, width = self.generator("prompts"), model.features
-        depth = len(model.backbone.blocks)
+        depth = len(plain_vit(model.backbone).blocks)
         layers = [existing(some, depth) for some in (self.general_layers, self.expert_layers)]
         self.places = inject_prefixes(model.backbone, [*layers[0], *layers[1]])
         shapes = [(len(layers[0]), 2, self.general_length), (len(layers[1]), 2, self.expert_length)]

@@ -30,7 +30,7 @@ class InfLoRA(Strategy):
     B A is added to W. Kept is M: d × d numbers per layer at most, all of them reserved from the start.
     The original keeps M or its complement, whichever is narrower; both give the same projection.
 
-    rank: rows of A. targets: ends of layer names; ":k,v" are the k and v rows of a fused layer, which share
+    rank: rows of A. targets: roles or ends of layer names; the k and v rows of a fused layer share
     A. coverage, final_coverage: ε_0 and what ε would reach at t = T; 0.95 for CIFAR, 0.98 for ImageNet-R.
     energy: "squared" is the share of ‖H‖², as in the official code, to which the values of ε belong;
     "variance" the share of the inputs' own squared length, trace H. first_basis: "covering", or
@@ -43,7 +43,7 @@ class InfLoRA(Strategy):
     def __init__(
         self,
         rank: int = 10,
-        targets: Sequence[str] = ("attn.qkv:k,v",),
+        targets: Sequence[str] = ("k", "v"),
         coverage: float = 0.95,
         final_coverage: float = 1.0,
         energy: str = "squared",

@@ -24,7 +24,7 @@ class OLoRA(Strategy):
     where m runs over the adapted matrices of all layers: the q and the v rows of a fused layer are two.
 
     rank, alpha, dropout: of the LoRA; s = alpha / rank. Dropout is on the inputs of A_t only; the official
-    code drops those of A_old as well. targets: ends of layer names; ":q,v" picks rows of a fused layer.
+    code drops those of A_old as well. targets: roles or ends of layer names; q and v may be rows.
     orthogonality, decay: λ1 and λ2. norm: "l1" as in the official code, or "squared" as the paper writes
     it. normalise: divide the first sum by the number of matrices, so that λ1 carries over to a backbone of
     another depth; the official code does not. merge: fold a task's LoRA into the frozen weight after the
@@ -43,7 +43,7 @@ class OLoRA(Strategy):
         rank: int = 8,
         alpha: float = 32.0,
         dropout: float = 0.1,
-        targets: Sequence[str] = ("attn.qkv:q,v",),
+        targets: Sequence[str] = ("q", "v"),
         orthogonality: float = 0.5,
         decay: float = 0.0,
         norm: str = "l1",

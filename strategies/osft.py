@@ -40,8 +40,8 @@ class OSFT(Strategy):
     could bring the mean, which is divided by, near 0. "linear", as in the official scripts: the same r for
     all layers, from first_ratio in the first task to last_ratio in the last. projection: "two_sided" as in
     the official codes, or "block", the weaker constraint that the paper writes, U_hᵀ ΔW V_h = 0. targets:
-    ends of layer names; q, k and v of a fused layer are decomposed apart. train_others: train embeddings,
-    norms and biases too, as the official code does and PEFT does not. The head is always trained.
+    roles or ends of layer names; q, k and v of a fused layer are decomposed apart. train_others: train
+    embeddings, norms and biases too, as the official code does and PEFT does not. The head is always trained.
     """
 
     cost = "a decomposition of every weight, a projection a step"
@@ -56,7 +56,7 @@ class OSFT(Strategy):
         first_ratio: float = 0.5,
         last_ratio: float = 0.9,
         projection: str = "two_sided",
-        targets: Sequence[str] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"),
+        targets: Sequence[str] = ("attention", "mlp"),
         train_others: bool = True,
     ) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class OSFT(Strategy):
         tokens = [0] * len(layers)
 
         def note(index: int, inputs: Tensor) -> None:
-            weights = layers[index].weight().chunk(len(layers[index].parts))
+            weights = layers[index].weights()
             x = vectors(layers[index].base, inputs)
             sums[index] += torch.stack([input_output_similarity(x, w).sum() for w in weights])
             tokens[index] += len(x)

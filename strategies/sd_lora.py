@@ -24,8 +24,8 @@ class SDLoRA(Strategy):
     last task's B_t A_t to its direction; predictions between two tasks are made before the jump.
 
     rank: of a task's LoRA. reduced_ranks: the variant SD-LoRA-RR: from which task (counted from 0) on
-    there is another rank, {4: 8, 8: 6} in the official code. targets: ends of layer names; ":q,v" picks rows
-    of a fused layer. start: of every α. norm: "factors" as above and in the official code, or "product":
+    there is another rank, {4: 8, 8: 6} in the official code. targets: roles or ends of layer names; q and v
+    may be rows. start: of every α. norm: "factors" as above and in the official code, or "product":
     divide by ‖B_i A_i‖_F, so that a direction has length 1 and not at most 1. distil: the variant SD-LoRA-KD:
     after a task, if B_t A_t of all layers is Σ_i c_i D_i, with D_i the old directions, but for a residual of
     this share of its length, it is dropped, and α_i ← α_i + α_t c_i; 0 keeps all. Magnitudes are in the log.
@@ -38,7 +38,7 @@ class SDLoRA(Strategy):
         self,
         rank: int = 10,
         reduced_ranks: Mapping[int, int] | None = None,
-        targets: Sequence[str] = ("attn.qkv:q,v",),
+        targets: Sequence[str] = ("q", "v"),
         start: float = 0.8,
         norm: str = "factors",
         distil: float = 0.0,

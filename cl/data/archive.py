@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cl.data.arrays import ArrayDataset
+from cl.data.memory import require_same_type
 
 
 class Archive(nn.Module):
     """Copies of images and labels, as buffers: they are counted and saved like any other state.
 
-    images: uint8 N × H × W × C. labels: int64 N. They stay on the CPU, where batches are made.
+    images: uint8 N × H × W × C, or token ids int32 N × L, as first stored. labels: int64 N. They stay on
+    the CPU, where batches are made.
     """
 
     writes_in_place = False  # what is stored is never changed: new tensors take its place
@@ -34,6 +36,8 @@ class Archive(nn.Module):
         """Copy all images of `data`; they have the size of those that are stored."""
         images, labels = data.take(np.arange(len(data)))
         new, targets = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+        if len(self):
+            require_same_type(self.images, new.dtype, "archive")
         self.images = torch.cat([self.images, new]) if len(self) else new.clone()
         self.labels = torch.cat([self.labels, targets])
 

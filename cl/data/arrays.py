@@ -18,9 +18,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ArrayDataset:
-    """Some rows of an array of images.
+    """Some rows of an array of images, or of texts.
 
-    images: uint8, N × H × W × C (C = 1 or 3), possibly memory-mapped and shared by many data sets.
+    images: uint8, N × H × W × C (C = 1 or 3), or token ids, int32, N × L; possibly memory-mapped and shared
+    by many data sets.
     labels: int64, N. rows: which of the N belong to this data set (int64), in this order.
     """
 
@@ -29,7 +30,10 @@ class ArrayDataset:
     rows: Array
 
     def __post_init__(self) -> None:
-        check_images(self.images, self.labels, "the data set")
+        if is_text(self.images):
+            check_labels(self.images, self.labels, "the data set")
+        else:
+            check_images(self.images, self.labels, "the data set")
 
     @classmethod
     def of(cls, images: Array, labels: Array) -> ArrayDataset:
@@ -114,6 +118,11 @@ def class_counts(labels: Array, classes: int) -> Array:
     return np.bincount(labels, minlength=classes)
 
 
+def is_text(inputs: Array) -> bool:
+    """Whether these are token ids, int32 N × L."""
+    return inputs.dtype == np.int32 and inputs.ndim == 2
+
+
 def check_images(images: Array, labels: Array, source: str) -> None:
     """Raise DataError unless images are uint8 N × H × W × C with one integer label each."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
@@ -121,8 +130,14 @@ def check_images(images: Array, labels: Array, source: str) -> None:
             f"{source}: images must be uint8 of shape N × H × W × 1 or 3, "
             f"not {images.dtype} of shape {images.shape}."
         )
-    if len(images) != len(labels):
-        raise DataError(f"{source}: {len(images)} images, but {len(labels)} labels.")
+    check_labels(images, labels, source)
+
+
+def check_labels(inputs: Array, labels: Array, source: str) -> None:
+    """Raise DataError unless there is one integer label for each image or text."""
+    if len(inputs) != len(labels):
+        what = "texts" if is_text(inputs) else "images"
+        raise DataError(f"{source}: {len(inputs)} {what}, but {len(labels)} labels.")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{source}: labels must be whole numbers, one per image, "

@@ -22,8 +22,8 @@ UNITS = ("images", "bytes")
 class Sample(NamedTuple):
     """Images drawn from a memory.
 
-    images: uint8 B × H × W × C. labels: int64 B. logits: float32 B × classes, those given when the
-    image was stored and zeros after them; no columns if none were given.
+    images: uint8 B × H × W × C, or token ids int32 B × L. labels: int64 B. logits: float32 B × classes,
+    those given when the image was stored and zeros after them; no columns if none were given.
     """
 
     images: Tensor
@@ -41,7 +41,8 @@ class Memory(nn.Module):
 
     Each offer draws a key in [0, 1), and the largest keys stay. That is reservoir sampling: every subset
     is equally likely, for any number of offers at once, and also when there is room for fewer images
-    because the logits became wider. `begin` must be called before each experience.
+    because the logits became wider. `begin` must be called before each experience. What is stored has the
+    shape and the type of what is offered first: bytes of pixels, or token ids.
     """
 
     images: Tensor
@@ -76,7 +77,8 @@ class Memory(nn.Module):
         """How many images there is room for."""
         if self.unit == "images":
             return self.size
-        one = [self.images.shape[1:].numel(), 8, 8, 4 * self.logits.shape[1]]
+        pixels = self.images.shape[1:].numel() * self.images.itemsize
+        one = [pixels, 8, 8, 4 * self.logits.shape[1]]
         return self.size // sum(one)
 
     def begin(self, images: int) -> None:
@@ -103,7 +105,8 @@ class Memory(nn.Module):
             return
         offer = offer[fresh]
         given = self.logits.new_zeros(len(fresh), 0) if logits is None else logits[fresh]
-        self._fit(torch.Size(data.images.shape[1:]), given.shape[1])
+        kind = torch.from_numpy(np.empty(0, data.images.dtype)).dtype
+        self._fit(torch.Size(data.images.shape[1:]), kind, given.shape[1])
         keys = torch.rand(len(offer), dtype=torch.float64, generator=generator)
         labels = torch.from_numpy(data.labels[data.rows[offer.numpy()]]).long()
         stays = self._choose(
@@ -131,15 +134,16 @@ class Memory(nn.Module):
         stored = (self.images, self.labels, self.logits)
         return Sample(*(tensor[chosen.to(tensor.device)] for tensor in stored))
 
-    def _fit(self, shape: torch.Size, classes: int) -> None:
-        """Take the shape of the first images, and widen the logits to the classes known now."""
+    def _fit(self, shape: torch.Size, kind: torch.dtype, classes: int) -> None:
+        """Take the shape and type of the first images, and widen the logits to the classes known now."""
         if not len(self):
-            self.images = self.images.new_zeros(0, *shape)
+            self.images = self.images.new_zeros(0, *shape, dtype=kind)
         if self.images.shape[1:] != shape:
             raise DataError(
                 f"The memory holds images of {tuple(self.images.shape[1:])} and was offered some of "
                 f"{tuple(shape)}. Resize them to one size."
             )
+        require_same_type(self.images, kind, "memory")
         width = max(classes, self.logits.shape[1])
         self.logits = pad_to(self.logits, torch.Size((len(self), width)))
 
@@ -193,6 +197,15 @@ class Rehearsal(Memory):
     def close(self) -> None:
         """The experience is over, and its data are out of reach."""
         self.data = None
+
+
+def require_same_type(stored: Tensor, offered: torch.dtype, where: str) -> None:
+    """DataError if what is offered would have to be cast: token ids do not fit into bytes."""
+    if stored.dtype != offered:
+        raise DataError(
+            f"The {where} holds {str(stored.dtype).removeprefix('torch.')} and was offered "
+            f"{str(offered).removeprefix('torch.')}. Give it the inputs of one kind of stream."
+        )
 
 
 def rank_within(labels: Tensor) -> Tensor:

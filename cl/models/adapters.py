@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from cl.errors import PalimpsestError, require
+from cl.models.anatomy import plain_blocks
 
 BARE = -1
 """The slot that is no adapter at all: the backbone as it was pretrained."""
@@ -141,12 +142,7 @@ def inject_adapters(
     """Freeze a timm ViT and put an adapter into each of its blocks, in place; returns these."""
     require(bottleneck >= 1, f"strategy.bottleneck={bottleneck}: it must be at least 1.")
     require(0 <= dropout < 1, f"strategy.dropout={dropout}: it must be in [0, 1).")
-    blocks: Any = getattr(backbone, "blocks", ())
-    require(
-        len(blocks) > 0 and all(type(block) is Block for block in blocks),
-        "backbone: bottleneck adapters need a plain timm vision transformer, "
-        "such as backbone=nano, vit_tiny, vit_small or vit_base.",
-    )
+    blocks: Any = plain_blocks(backbone)
     backbone.requires_grad_(False)
     selection, adapters = Selection(), []
     for index, block in enumerate(blocks):

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
+from typing import Any, TypeGuard
 
 import timm
 import torch
@@ -18,6 +20,7 @@ from cl.config import BackboneConfig
 from cl.data.transforms import Transform
 from cl.errors import ConfigurationError, WeightsError, suggest
 from cl.models import nano
+from cl.models.anatomy import trunk_of
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,40 @@ def create_backbone(config: BackboneConfig) -> Backbone:
 
 @torch.no_grad()
 def count_features(module: nn.Module, size: int, config: BackboneConfig) -> int:
-    """How many numbers the backbone gives per image, found by showing it one."""
+    """How many numbers the backbone gives per image, found by showing it one.
+
+    If it gives tokens or several tensors, it is made to give what its classifier would read.
+    """
     module.eval()
+    image = torch.zeros(1, 3, size, size)
     try:
-        return int(module(torch.zeros(1, 3, size, size)).shape[1])
+        given = module(image)
+        if not is_features(given):
+            module.forward = MethodType(pooled_features, module)
+            given = module(image)
+    except NotImplementedError:
+        given = None
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigurationError(
             f"backbone.image_size={size}: {config.name} cannot take it ({_first_line(error)})."
         ) from None
+    if not is_features(given):
+        raise ConfigurationError(
+            f"backbone.name={config.name}: it gives no single vector for an image, and timm has no pooling "
+            "for it. Choose a model that can classify."
+        )
+    return int(given.shape[1])
+
+
+def is_features(given: object) -> TypeGuard[Tensor]:
+    """Whether it is what a head reads: B × features."""
+    return isinstance(given, Tensor) and given.dim() == 2
+
+
+def pooled_features(module: Any, images: Tensor) -> Tensor:
+    """What the classifier of a timm model would read: pooled, but without the last layer."""
+    features: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)
+    return features
 
 
 def _create(config: BackboneConfig) -> nn.Module:
@@ -174,11 +203,14 @@ def _first_line(error: BaseException) -> str:
 def compile_blocks(backbone: nn.Module) -> None:
     """Let torch.compile translate each block of the backbone; the head, which grows, is left alone.
 
+    Where the blocks come in stages, or nobody knows them, the backbone is translated as one.
+
     Sizes of parameters and buffers may be variables of a translation: when an adapter in the block has grown
     once, there is one that serves every later size.
     """
     torch._dynamo.config.recompile_limit = 64  # blocks that are trained differently, in every mode
     torch._dynamo.config.force_parameter_static_shapes = False
     torch._dynamo.config.force_nn_module_property_static_shapes = False
-    for block in getattr(backbone, "blocks", [backbone]):
-        block.compile()
+    trunk = trunk_of(backbone)
+    for part in [backbone] if trunk is None or trunk.staged else trunk.blocks:
+        part.compile()

@@ -22,8 +22,8 @@ def export(model: Model, file: Path) -> None:
             "The head reads the features of two networks, so a plain timm model cannot hold it. "
             "Use the learner's own format (`Learner.save`)."
         )
-    for name, tensor in linear.items():
-        state[f"{names[0] if names else 'head.'}{name}"] = tensor
+    for head in names or ["head."]:  # two of a distilled network, whose answer is the mean of both
+        state |= {f"{head}{name}": tensor.clone() for name, tensor in linear.items()}
     save_tensors(state, file)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Generator
 
 from cl.models.adapters import adapters_of, reset_adapters
-from cl.models.heads import CosineHead
-from cl.models.model import Head, Model
+from cl.models.heads import CosineHead, Head
+from cl.models.model import Model
 
 
 def begin_first_session(model: Model, classes: int, generator: Callable[[str], Generator]) -> Head:

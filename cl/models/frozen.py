@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from cl.models.anatomy import Chain
 
 PLAIN = ("torch.nn.", "timm.")
 """Where modules are from that do nothing but what their weights say."""
-
-EMBEDDING_PARTS = 4
-"""How many modules of a prefix lie before the blocks."""
 
 
 def frozen_prefix(backbone: nn.Module, trained: set[int]) -> list[nn.Module] | None:
@@ -25,25 +23,18 @@ def frozen_prefix(backbone: nn.Module, trained: set[int]) -> list[nn.Module] | N
     """
     if is_frozen(backbone, trained):
         return [backbone]
-    if not isinstance(backbone, VisionTransformer):
-        return None
-    if type(backbone).forward_features is not VisionTransformer.forward_features:
+    chain = Chain.of(backbone)
+    if chain is None:
         return None
     own = [p for p in backbone.parameters(recurse=False) if id(p) in trained]
-    first = embedding_parts(backbone)
-    if own or is_watched(backbone) or not all(is_frozen(part, trained) for part in first):
+    if own or is_watched(backbone) or not all(is_frozen(part, trained) for part in chain.embed):
         return None
     blocks: list[nn.Module] = []
-    for block in backbone.blocks:
+    for block in chain.blocks:
         if not is_frozen(block, trained):
             break
         blocks.append(block)
-    return [*first, *blocks] if blocks else None
-
-
-def embedding_parts(backbone: VisionTransformer) -> list[nn.Module]:
-    """What lies before the blocks of a vision transformer."""
-    return [backbone.patch_embed, backbone.pos_drop, backbone.patch_drop, backbone.norm_pre]
+    return [*chain.embed, *blocks] if blocks else None
 
 
 def is_frozen(module: nn.Module, trained: set[int]) -> bool:
@@ -73,10 +64,9 @@ def run_prefix(backbone: nn.Module, prefix: list[nn.Module], images: Tensor) -> 
         if prefix == [backbone]:
             features: Tensor = backbone(images)
             return features
-        assert isinstance(backbone, VisionTransformer)
-        tokens: Tensor = backbone._pos_embed(backbone.patch_embed(images))
-        tokens = backbone.norm_pre(backbone.patch_drop(tokens))
-        for block in prefix[EMBEDDING_PARTS:]:
+        chain = Chain(backbone)
+        tokens = chain.tokens(images)
+        for block in prefix[len(chain.embed) :]:
             tokens = block(tokens)
         return tokens
 
@@ -85,11 +75,10 @@ def run_rest(backbone: nn.Module, prefix: list[nn.Module], tokens: Tensor) -> Te
     """Features B × D from what `run_prefix` gave."""
     if prefix == [backbone]:
         return tokens
-    assert isinstance(backbone, VisionTransformer)
-    for block in backbone.blocks[len(prefix) - EMBEDDING_PARTS :]:
+    chain = Chain(backbone)
+    for block in chain.blocks[len(prefix) - len(chain.embed) :]:
         tokens = block(tokens)
-    features: Tensor = backbone.forward_head(backbone.norm(tokens))
-    return features
+    return chain.features(tokens)
 
 
 class Fingerprint:

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from cl.errors import PalimpsestError
 from cl.ops.ridge import ridge
+
+
+class Head(Protocol):
+    """What a model needs of a head. Any module that has this can be one: `model.head = MyHead(features)`."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes the head has."""
+
+    def grow(self, classes: int, generator: Generator) -> None:
+        """Add classes until there are so many; what is known of the old ones stays as it is."""
+
+    def linear_state(self) -> dict[str, Tensor]:
+        """Weight, classes × features, and bias of a linear layer that ranks the classes in the same order.
+
+        PalimpsestError says why if there is none.
+        """
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What may be trained; every `torch.nn.Module` has it."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """B × features to logits over the classes, B × classes."""
 
 
 class LinearHead(nn.Module):

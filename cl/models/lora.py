@@ -11,9 +11,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from cl.errors import require
-from cl.models.matrices import MatrixLayer, matrix_layers, mix, multiply
-
-QKV_PARTS = ("q", "k", "v")
+from cl.models.anatomy import find_targets, replace_layer
+from cl.models.matrices import MatrixLayer, as_matrix, as_weight, mix, multiply
 
 
 class LoRALayer(nn.Module):
@@ -41,7 +40,7 @@ class LoRALayer(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.out, width = base.weight.flatten(1).shape
+        self.out, width = as_matrix(base).shape
         self.blocks = tuple(blocks or (slice(0, self.out),))
         self.rank, self.scale, self.dropout = rank, alpha / rank, dropout
         count, rows = len(self.blocks), self.blocks[0].stop - self.blocks[0].start
@@ -86,7 +85,7 @@ class LoRALayer(nn.Module):
     def delta(self, A: Tensor, B: Tensor) -> Tensor:
         """The change of the weight by these factors: s · B A in their rows, of the weight's shape."""
         change = self.scale * self._spread(B) @ A.flatten(0, 1)
-        return change.detach().view_as(self.base.weight)
+        return as_weight(self.base, change.detach())
 
     def merged_state(self) -> dict[str, Tensor]:
         """The state of the plain layer that does the same."""
@@ -184,33 +183,19 @@ def inject_lora(
     dropout: float = 0.0,
     kind: type[LoRA] = LoRALayer,  # type: ignore[assignment]
 ) -> list[LoRA]:
-    """Replace the layers that `targets` name by LoRA layers, in place; returns these.
+    """Replace the layers that `targets` mean by LoRA layers, in place; returns these, in the module's order.
 
-    A target is the end of a layer's name ("attn.proj", "mlp.fc1", "conv2"); "attn.qkv:q,v" means only
-    the q and v rows of a fused layer. Raises ConfigurationError if a target matches nothing.
+    targets: roles or ends of names, see `cl.models.anatomy.find_targets`, which also says what is wrong.
     """
     require(rank >= 1, f"rank={rank}: it must be at least 1.")
-    injected: list[LoRA] = []
-    for target in targets:
-        suffix, _, parts = target.partition(":")
-        for name, layer in matrix_layers(module, suffix).items():
-            lora = kind(layer, rank, alpha, dropout, _qkv_blocks(layer, parts))
-            module.set_submodule(name, lora)
-            injected.append(lora)
-    return injected
+    injected = set()
+    for name, target in find_targets(module, targets).items():
+        lora = kind(target.layer, rank, alpha, dropout, target.rows)
+        replace_layer(module, name, lora)
+        injected.add(lora)
+    return [layer for layer in module.modules() if layer in injected]
 
 
 def lora_layers(module: nn.Module) -> Iterator[LoRALayer]:
     """The LoRA layers of a module, in order."""
     return (layer for layer in module.modules() if isinstance(layer, LoRALayer))
-
-
-def _qkv_blocks(layer: MatrixLayer, parts: str) -> list[slice] | None:
-    if not parts:
-        return None
-    height, rest = divmod(len(layer.weight), 3)
-    names = [part.strip() for part in parts.split(",")]
-    unknown = set(names) - set(QKV_PARTS)
-    require(not unknown, f"targets: the parts of a fused layer are q, k and v, not {parts}.")
-    require(rest == 0, "targets: q, k and v need a layer of three equal parts.")
-    return [slice(i * height, (i + 1) * height) for i in map(QKV_PARTS.index, names)]

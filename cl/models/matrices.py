@@ -1,4 +1,4 @@
-"""Linear layers and convolutions as matrices: a convolution multiplies each patch of its input."""
+"""Linear layers and convolutions as matrices, out × in: a convolution multiplies each patch of its input."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ from typing import TypeGuard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cl.errors import require, suggest
-
 MatrixLayer = nn.Linear | nn.Conv2d
-
-
-def matrix_layers(module: nn.Module, suffix: str) -> dict[str, MatrixLayer]:
-    """The layers that are one matrix and whose name ends in `suffix`; ConfigurationError if there is none.
-
-    Grouped convolutions are not one matrix.
-    """
-    layers = {n: layer for n, layer in module.named_modules() if is_matrix(layer)}
-    chosen = {n: layer for n, layer in layers.items() if f".{n}".endswith(f".{suffix}")}
-    hint = suggest(suffix, {_end(name) for name in layers})
-    require(
-        bool(chosen),
-        f"strategy.targets: no linear layer or plain convolution ends in {suffix}. {hint}",
-    )
-    return chosen
+"""Transformers' Conv1D, a linear layer whose weight is transposed, counts as nn.Linear."""
 
 
 def is_matrix(layer: nn.Module) -> TypeGuard[MatrixLayer]:
     """Whether the layer multiplies its input, or each patch of it, by one matrix."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) or is_transposed(layer):
         return True
     return (
         type(layer) is nn.Conv2d
@@ -39,10 +23,19 @@ def is_matrix(layer: nn.Module) -> TypeGuard[MatrixLayer]:
     )
 
 
-def _end(name: str) -> str:
-    """The last two parts of a name, or the last if the one before it is a mere number."""
-    *_, before, last = ["", *name.split(".")]
-    return f"{before}.{last}" if before and not before.isdigit() else last
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether it is a Conv1D of Transformers' GPT-2: linear, with a weight of in × out."""
+    return type(layer).__name__ == "Conv1D" and not isinstance(layer, nn.Conv1d)
+
+
+def as_matrix(layer: MatrixLayer) -> Tensor:
+    """The weight as out × in."""
+    return layer.weight.mT if is_transposed(layer) else layer.weight.flatten(1)
+
+
+def as_weight(layer: MatrixLayer, matrix: Tensor) -> Tensor:
+    """A matrix, out × in, in the shape of the layer's weight."""
+    return matrix.mT.contiguous() if is_transposed(layer) else matrix.view_as(layer.weight)
 
 
 def multiply(layer: MatrixLayer, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -50,7 +43,7 @@ def multiply(layer: MatrixLayer, x: Tensor, matrix: Tensor, bias: Tensor | None 
 
     The `in` of a convolution is channels · height · width of its kernel.
     """
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, nn.Conv2d):
         return F.linear(x, matrix, bias)
     kernel = matrix.view(-1, *layer.weight.shape[1:])
     return F.conv2d(x, kernel, bias, layer.stride, layer.padding, layer.dilation)
@@ -58,14 +51,14 @@ def multiply(layer: MatrixLayer, x: Tensor, matrix: Tensor, bias: Tensor | None 
 
 def mix(layer: MatrixLayer, y: Tensor, matrix: Tensor) -> Tensor:
     """Multiply each output vector y of `layer` by a matrix, out × rows: … × rows to … × out, or channels."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, nn.Conv2d):
         return F.linear(y, matrix)
     return F.conv2d(y, matrix[:, :, None, None])
 
 
 def vectors(layer: MatrixLayer, x: Tensor) -> Tensor:
     """What the matrix of `layer` multiplies for its input x: N × in, a row for each token or patch."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, nn.Conv2d):
         return x.flatten(0, -2)
     assert not isinstance(layer.padding, str)
     patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)

@@ -13,11 +13,10 @@ from cl.data.loading import Images, as_tensor
 from cl.data.transforms import Transform
 from cl.models.backbone import Backbone
 from cl.models.frozen import Fingerprint, frozen_prefix, run_prefix, run_rest
-from cl.models.heads import CosineHead, LinearHead, PrototypeHead, RidgeHead
+from cl.models.heads import Head, LinearHead
+from cl.models.reachable import check_adapters
 from cl.models.slots import SlotNames
 from cl.parallel import Ranks
-
-Head = LinearHead | PrototypeHead | CosineHead | RidgeHead
 
 
 class Model(nn.Module):
@@ -38,6 +37,7 @@ class Model(nn.Module):
         self.fingerprint, self.base_fingerprint = Fingerprint(), Fingerprint()
         self.slot_names = SlotNames()
         self.trained: set[int] | None = None
+        self.checked: set[int] = set()
         self.ranks = Ranks()
 
     def train(self, mode: bool = True) -> Model:
@@ -50,9 +50,19 @@ class Model(nn.Module):
         return self
 
     def set_trained(self, trained: set[int]) -> None:
-        """Tell which parameters, by id, are trained from now on; all others may be taken for frozen."""
+        """Tell which parameters, by id, are trained from now on; all others may be taken for frozen.
+
+        ConfigurationError if some are in an adapter that the backbone does not use.
+        """
+        check_adapters(self.backbone, trained - self.checked, self.example())
+        self.checked |= trained
         self.trained = trained
         self.weights_changed()
+
+    def example(self) -> Tensor:
+        """The smallest batch that the backbone takes, of zeros."""
+        device = next(self.parameters()).device
+        return torch.zeros(1, 3, self.transform.size, self.transform.size, device=device)
 
     def weights_changed(self) -> None:
         """Something may have been written to the weights."""

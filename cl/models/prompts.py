@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from cl.errors import PalimpsestError, require
+from cl.models.anatomy import plain_vit
 
 
 @dataclass
@@ -86,7 +87,7 @@ CANNOT_EXPORT = (
 
 def inject_token_prompt(backbone: nn.Module) -> TokenPrompt:
     """Freeze a timm ViT and make a place for prompt tokens behind its class token."""
-    vit = plain_vit(backbone)
+    vit = frozen_vit(backbone)
     prompt = TokenPrompt(vit.patch_drop, vit.num_prefix_tokens)
     vit.patch_drop = prompt
     return prompt
@@ -97,7 +98,7 @@ def inject_prefixes(backbone: nn.Module, layers: Sequence[int]) -> list[PrefixAt
 
     Layers that the backbone does not have are left out; one at least must exist.
     """
-    vit = plain_vit(backbone)
+    vit = frozen_vit(backbone)
     chosen = existing(layers, len(vit.blocks))
     for layer in chosen:
         vit.blocks[layer].attn = PrefixAttention(vit.blocks[layer].attn)
@@ -132,7 +133,7 @@ def prompt_outputs(
 
     As in the official code they get the position of the class token, so that the patches keep theirs.
     """
-    vit = plain_vit(backbone, freeze=False)
+    vit = plain_vit(backbone)
     if vit.pos_embed is not None and not vit.no_embed_class:
         tokens = tokens + vit.pos_embed[:, :1]
     with prompted([prompt], [tokens]):
@@ -146,24 +147,6 @@ def uniform(shape: Sequence[int], generator: Generator) -> Tensor:
     return torch.rand(*shape, generator=generator) * 2 - 1
 
 
-def _is_plain(attention: nn.Module) -> bool:
-    """Softmax attention with nothing between it and its projection."""
-    return isinstance(attention, PrefixAttention) or (
-        isinstance(attention, Attention)
-        and getattr(attention, "gate", None) is None
-        and isinstance(getattr(attention, "norm", nn.Identity()), nn.Identity)
-    )
-
-
-def plain_vit(backbone: nn.Module, freeze: bool = True) -> VisionTransformer:
-    """The backbone, which must be a timm ViT with plain attention; a ConfigurationError if it is not."""
-    blocks = getattr(backbone, "blocks", ())
-    require(
-        isinstance(backbone, VisionTransformer) and all(_is_plain(block.attn) for block in blocks),
-        "backbone: prompts need a plain timm vision transformer, "
-        "such as backbone=nano, vit_tiny, vit_small or vit_base.",
-    )
-    assert isinstance(backbone, VisionTransformer)
-    if freeze:
-        backbone.requires_grad_(False)
-    return backbone
+def frozen_vit(backbone: nn.Module) -> VisionTransformer:
+    """The backbone, frozen, which must be a timm ViT with plain attention; else a ConfigurationError."""
+    return plain_vit(backbone).requires_grad_(False)

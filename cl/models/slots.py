@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.data.arrays import Array
@@ -22,7 +21,8 @@ from cl.models.adapters import (
     features_of_own_slot,
     features_of_slots,
 )
-from cl.models.frozen import content, embedding_parts, is_frozen, is_watched
+from cl.models.anatomy import Chain
+from cl.models.frozen import content, is_frozen, is_watched
 
 if TYPE_CHECKING:
     from cl.models.model import Model
@@ -86,15 +86,16 @@ def encode_own_slot(model: Model, images: Tensor, slots: Tensor) -> Tensor:
 def frozen_base(model: Model) -> list[nn.Module] | None:
     """All of the backbone but its adapters, if features through a kept slot do not change; else None."""
     backbone, trained = model.backbone, model.trained
-    if trained is None or not isinstance(backbone, VisionTransformer):
+    chain = Chain.of(backbone)
+    if trained is None or chain is None:
         return None
     own = [backbone, *(m for m in backbone.modules() if isinstance(m, Adapter | AdaptedBlock))]
     if any(is_watched(module) or module.training for module in own):
         return None
     if any(id(p) in trained for p in backbone.parameters(recurse=False)):
         return None
-    blocks = [b.base if isinstance(b, AdaptedBlock) else b for b in backbone.blocks]
-    parts = [*embedding_parts(backbone), *blocks, backbone.norm, backbone.fc_norm]
+    blocks = [b.base if isinstance(b, AdaptedBlock) else b for b in chain.blocks]
+    parts = [*chain.embed, *blocks, *chain.readout]
     return parts if all(is_frozen(part, trained) for part in parts) else None
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from cl.models.matrices import MatrixLayer, matrix_layers, multiply
+from cl.models.anatomy import find_targets, replace_layer
+from cl.models.matrices import MatrixLayer, as_matrix, as_weight, multiply
 from cl.ops.subspaces import without_block, without_span
 
 
@@ -142,15 +143,25 @@ class HeldBlock(Held):
 class SubspaceLayer(nn.Module):
     """A layer, of one matrix or of several below each other, that can be decomposed for a task.
 
-    base holds the weight between two tasks and the bias always. parts: one `Held` per matrix.
+    base holds the weight between two tasks and the bias always. matrices: how many there are, of one
+    height. chosen: which of them are decomposed, by default all; the others stay as they are. parts: one
+    `Held` for each that is.
     """
 
-    def __init__(self, base: MatrixLayer, matrices: int, kind: type[Held] = HeldFactors) -> None:
+    def __init__(
+        self,
+        base: MatrixLayer,
+        matrices: int,
+        kind: type[Held] = HeldFactors,
+        chosen: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.base = base
         self.base.weight.requires_grad_(False)
-        rows, columns = base.weight.flatten(1).shape
-        held = [kind(rows // matrices, columns) for _ in range(matrices)]
+        rows, columns = as_matrix(base).shape
+        self.count = matrices
+        self.chosen = tuple(range(matrices) if chosen is None else chosen)
+        held = [kind(rows // matrices, columns) for _ in self.chosen]
         self.parts = nn.ModuleList(held).to(base.weight)
 
     @property
@@ -165,26 +176,33 @@ class SubspaceLayer(nn.Module):
 
     def decompose(self, frozen: Sequence[int]) -> None:
         """Begin a task with so many directions of each matrix held."""
-        weights = self.base.weight.flatten(1).chunk(len(self.parts))
-        for part, weight, count in zip(self.matrices, weights, frozen, strict=True):
+        for part, weight, count in zip(self.matrices, self.weights(), frozen, strict=True):
             part.start(weight, count)
 
     def merge(self) -> None:
         """End the task: multiply out and let go of the factors; the output is unchanged."""
-        self.base.weight.data = self.weight().detach().view_as(self.base.weight)
+        self.base.weight.data = as_weight(self.base, self.weight().detach())
         for part in self.matrices:
             part.clear()
 
     def weight(self) -> Tensor:
         """The plain weight as a matrix, out × in; formed in full precision even under autocast."""
         if not self.decomposed:
-            return self.base.weight.flatten(1)
+            return as_matrix(self.base)
+        weights = list(as_matrix(self.base).chunk(self.count))
         with torch.autocast(self.base.weight.device.type, enabled=False):
-            return torch.cat([part.weight() for part in self.matrices])
+            for index, part in zip(self.chosen, self.matrices, strict=True):
+                weights[index] = part.weight()
+            return torch.cat(weights)
+
+    def weights(self) -> list[Tensor]:
+        """The plain weights of the matrices that are decomposed in a task, top to bottom."""
+        weights = self.weight().chunk(self.count)
+        return [weights[index] for index in self.chosen]
 
     def merged_state(self) -> dict[str, Tensor]:
         """The state of the plain layer that does the same."""
-        state = {"weight": self.weight().detach().view_as(self.base.weight)}
+        state = {"weight": as_weight(self.base, self.weight().detach())}
         return state if self.base.bias is None else state | {"bias": self.base.bias.detach()}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,14 +213,14 @@ class SubspaceLayer(nn.Module):
 def inject_subspaces(
     module: nn.Module, targets: Sequence[str], kind: type[Held] = HeldFactors
 ) -> list[SubspaceLayer]:
-    """Replace the layers whose names end in `targets`, in place; returns the new layers.
+    """Replace the layers that `targets` mean, in place; returns the new layers.
 
-    A fused layer (its name ends in qkv) is three matrices. ConfigurationError if a target matches nothing.
+    targets: roles or ends of names, see `cl.models.anatomy.find_targets`, which also says what is wrong. A
+    fused layer is three matrices.
     """
-    for target in targets:
-        for name, layer in matrix_layers(module, target).items():
-            matrices = 3 if name.endswith("qkv") else 1
-            module.set_submodule(name, SubspaceLayer(layer, matrices, kind))
+    for name, target in find_targets(module, targets).items():
+        layer = SubspaceLayer(target.layer, target.parts, kind, target.chosen)
+        replace_layer(module, name, layer)
     return list(subspace_layers(module))
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cl.errors import PalimpsestError, require
-from cl.models.prompts import CANNOT_EXPORT, plain_vit
+from cl.models.anatomy import plain_layers
+from cl.models.prompts import CANNOT_EXPORT, frozen_vit
 
 DEVIATION = 0.02
 
@@ -61,15 +62,9 @@ def inject_scale_shift(backbone: nn.Module, generator: Generator) -> None:
 
     γ starts from N(1, 0.02²), β from N(0, 0.02²). Source: Lian et al. (2022).
     """
-    vit = plain_vit(backbone)
-    places: list[tuple[nn.Module, str]] = [(vit.patch_embed, "proj"), (vit, "norm")]
-    for block in vit.blocks:
-        places += [(block, "norm1"), (block.attn, "qkv"), (block.attn, "proj")]
-        places += [(block, "norm2"), (block.mlp, "fc1"), (block.mlp, "fc2")]
-    for owner, name in places:
-        layer = getattr(owner, name)
-        if not isinstance(layer, nn.Identity):
-            setattr(owner, name, ScaledFeatures(layer, generator))
+    vit = frozen_vit(backbone)
+    for name in plain_layers(vit):
+        vit.set_submodule(name, ScaledFeatures(vit.get_submodule(name), generator))
 
 
 def inject_visual_prompts(backbone: nn.Module, length: int, deep: bool) -> None:
@@ -79,7 +74,7 @@ def inject_visual_prompts(backbone: nn.Module, length: int, deep: bool) -> None:
     through all of them. Source: Jia et al. (2022).
     """
     require(length >= 1, f"strategy.prompts={length}: it must be at least 1.")
-    vit = plain_vit(backbone)
+    vit = frozen_vit(backbone)
     last = len(vit.blocks) - 1
     for index, block in enumerate(vit.blocks):
         own = nn.Parameter(torch.zeros(1, length, vit.embed_dim)) if deep or index == 0 else None

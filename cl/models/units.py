@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cl.models.anatomy import Anatomy
+from cl.models.matrices import is_transposed
+
 
 @dataclass(frozen=True)
 class Unit:
     """One matrix with its bias, one normalisation layer, or one part of a fused qkv layer.
 
-    block: the name of the block it is in. kind: "attention", "mlp", "conv", "norm" or "other".
+    block: the name of the block it is in. kind: "attention", "mlp" or another of the anatomy's roles.
     parameters: the names of its tensors. rows: its rows of these; None is all.
     """
 
@@ -27,8 +30,9 @@ def find_units(module: nn.Module) -> list[Unit]:
 
     A block is an element of a list or sequence of modules that has parts of its own: a transformer's or
     a residual block. A bias goes with its matrix, a batch normalisation with the convolution before it,
-    and of a fused qkv layer q, k and v are a unit each.
+    and of a fused qkv layer q, k and v are a unit each. PalimpsestError if no table says what a matrix does.
     """
+    anatomy = Anatomy(module)
     units: list[Unit] = []
     for name, layer in module.named_modules():
         block = _block_of(module, name)
@@ -38,13 +42,10 @@ def find_units(module: nn.Module) -> list[Unit]:
         if isinstance(layer, _BatchNorm) and units and units[-1].block == block:
             last = units.pop()
             units.append(Unit(block, last.kind, (*last.parameters, *parameters)))
-        elif name.endswith(".qkv") and isinstance(layer, nn.Linear) and not layer.out_features % 3:
-            height = layer.out_features // 3
-            for start in range(0, layer.out_features, height):
-                rows = slice(start, start + height)
-                units.append(Unit(block, "attention", parameters, rows))
+        elif rows := [] if is_transposed(layer) else list(anatomy.parts(name).values()):
+            units += [Unit(block, anatomy.category(name), parameters, part) for part in rows]
         else:
-            units.append(Unit(block, _kind(name, layer), parameters))
+            units.append(Unit(block, anatomy.category(name), parameters))
     return units
 
 
@@ -65,13 +66,3 @@ def _block_of(module: nn.Module, name: str) -> str | None:
         if listed and composed and any(True for _ in inner.children()):
             return prefix
     return None
-
-
-def _kind(name: str, layer: nn.Module) -> str:
-    weight = layer._parameters.get("weight")
-    if weight is None:
-        return "other"
-    if weight.dim() == 1:
-        return "norm"
-    path = name.split(".")
-    return "attention" if "attn" in path else "mlp" if "mlp" in path else "conv"

@@ -131,6 +131,29 @@ def _affine(
     return uses
 
 
+def _embedding(
+    ids: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> list[Use]:
+    """ids: B × …; the row of `padding_idx` gets no gradient."""
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        return []  # rows that change in the forward pass, or that depend on the whole batch
+
+    def gradients(g: Tensor, i: Tensor) -> Tensor:
+        flat = i.reshape(len(i), -1, 1).expand(-1, -1, weight.shape[1])
+        rows = g.new_zeros(len(i), *weight.shape).scatter_add_(1, flat, _rows(g))
+        if padding_idx is not None:
+            rows[:, padding_idx] = 0
+        return rows
+
+    return [Use(weight, gradients, (ids.long(),), weight.numel())]
+
+
 def _add(left: Any, right: Any, **other: Any) -> list[Use]:
     return [] if other else [*_added(left, right), *_added(right, left)]
 
@@ -179,6 +202,7 @@ RULES: dict[Callable[..., Any], Callable[..., list[Use]]] = {
     F.layer_norm: _layer_norm,
     F.batch_norm: _batch_norm,
     F.group_norm: _group_norm,
+    F.embedding: _embedding,
     torch.add: _add,
     torch.mul: _multiply,
     Tensor.add: _add,

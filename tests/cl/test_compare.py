@@ -186,9 +186,6 @@ DAMAGES = [
     ("accuracy_matrix.csv", b"experience,task,images,correct\n0,0,10,20\n"),
     ("accuracy_matrix.csv", b"experience,task,images,correct\n0\n"),
     ("accuracy_matrix.csv", b"\x00\x00"),
-    ("metrics.jsonl", b"3\n"),
-    ("metrics.jsonl", b'{"event": "step"}\n'),
-    ("metrics.jsonl", b"\xff\n"),
 ]
 
 

@@ -125,6 +125,6 @@ def test_a_save_that_fails_leaves_the_earlier_learner(
             with pytest.raises(OSError, match="No space"):
                 learner.save(folder)
         assert Learner.load(folder).experiences == 1
-    assert len(list(folder.iterdir())) == 3, "nothing is left over"
+    assert len(list(folder.iterdir())) == 4, "nothing is left over"
     learner.save(folder)
     assert Learner.load(folder).experiences == 2

@@ -17,7 +17,7 @@ from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsErr
 from cl.experiment import Experiment
 from cl.learner import Learner
 from cl.matrix import AccuracyMatrix
-from cl.report.groups import find_runs
+from cl.report.groups import read_jobs
 from cl.report.runs import Run, read_events
 from cl.run_folder import load_run_config
 from cl.stored import (
@@ -260,21 +260,21 @@ def test_what_is_no_mapping_is_a_sentence(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("recipe"), "recipe is missing"),
-        (lambda c: c["recipe"].pop("strategy"), "strategy is missing"),
-        (lambda c: c["recipe"].pop("plugin"), "plugin is missing"),
-        (lambda c: c["recipe"].update(seed="x"), "seed must be int"),
+        (lambda c: c.pop("recipe"), "recipe cannot be"),
+        (lambda c: c["recipe"].pop("strategy"), "recipe cannot be"),
+        (lambda c: c["recipe"].pop("plugin"), "recipe cannot be"),
+        (lambda c: c["recipe"].update(seed="x"), "recipe cannot be"),
         (lambda c: c["recipe"].update(trainer={"epochs": "x"}), "epochs"),
         (lambda c: c["recipe"].update(trainer={"x": 1}), "x"),
         (lambda c: c["recipe"].update(backbone={}), "missing mandatory value: name"),
         (lambda c: c["recipe"]["backbone"].update(name="${oc.env:HOME}"), "looked up"),
         (lambda c: c["recipe"].update(strategy={}), "no strategy._target_"),
-        (lambda c: c.update(format=999), "has format 999"),
-        (lambda c: c.update(stream={"name": "x"}), "scenario is missing"),
+        (lambda c: c.update(format=999), "newer version"),
+        (lambda c: c.update(stream={"name": "x"}), "stream cannot be"),
         (lambda c: c.update(class_names=[1, 2]), "class_names"),
-        (lambda c: c.update(class_names=["a", "a"]), "class_names"),
-        (lambda c: c.update(experiences=-5), "counts"),
-        (lambda c: c.update(image_shape=[8, None]), "counts"),
+        (lambda c: c.update(class_names=["a", "a"], experiences=1), "class_names"),
+        (lambda c: c.update(experiences=-5), "experiences cannot be -5"),
+        (lambda c: c.update(image_shape=[8, None]), "image_shape cannot be"),
         (lambda c: c.update(augmentation="none such"), "augment"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_damaged_learner_is_a_sentence(
 def test_names_are_never_looked_up(compose: Compose, tmp_path: Path) -> None:
     """They are no configuration: any text may be the name of a class."""
     learner = Learner(compose("strategy=naive"), toy_stream().info)
-    learner.class_names = ("${oc.env:HOME}", "b")
+    learner.class_names, learner.experiences = ("${oc.env:HOME}", "b"), 1
     learner.save(tmp_path)
     assert Learner.load(tmp_path).class_names == ("${oc.env:HOME}", "b")
 
@@ -334,10 +334,10 @@ def test_damaged_notes_of_a_sweep_are_a_sentence(tmp_path: Path, text: str) -> N
     (tmp_path / "jobs").mkdir()
     written(tmp_path / "jobs", text, "00000.json")
     with pytest.raises(DataError, match=r"00000.json is damaged"):
-        find_runs([tmp_path])
+        read_jobs(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1, 2]", '"ab"', "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1.5, 2]", '"ab"', "[" * 100_000])
 def test_damaged_names_of_classes_are_a_sentence(tmp_path: Path, text: str) -> None:
     written(tmp_path, text, "classes.json")
     with pytest.raises(DataError, match=r"classes\.json"):

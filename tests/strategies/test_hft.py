@@ -167,12 +167,12 @@ def test_a_matrix_is_trained_in_half_of_the_tasks(compose: Compose) -> None:
 
 
 class Two(torch.nn.Module):
-    """A block of two matrices of one number each, both zero."""
+    """A block of two matrices of one number each, both zero, under the names of a Llama."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers = {name: torch.nn.Linear(1, 1, bias=False) for name in ("fc1", "fc2")}
-        self.mlp = torch.nn.ModuleDict(layers)
+        layers = {name: torch.nn.Linear(1, 1, bias=False) for name in ("q_proj", "k_proj")}
+        self.self_attn = torch.nn.ModuleDict(layers)
         for layer in layers.values():
             layer.weight.data.zero_()
 
@@ -183,7 +183,7 @@ def test_two_weights_of_which_one_is_frozen_reach_the_optimum_in_turn(
 ) -> None:
     """½(w1−1)² + ½(w2−1)² from 0: ½ when the one has been trained, 0 when the other has been too."""
     strategy, model = HFT(redraw=redraw), torch.nn.Module()
-    model.backbone = torch.nn.Sequential(Two())
+    model.backbone = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([Two()])})
     monkeypatch.setattr(strategy, "grow_head", lambda experience: None)
     seed = 2  # with it the two tasks freeze different weights
     strategy.run = Run(model, seed)  # type: ignore[arg-type]

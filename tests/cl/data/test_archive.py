@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from cl.data import ArrayDataset
 from cl.data.archive import Archive
+from cl.errors import DataError
 from tests.conftest import toy_images
 
 
@@ -27,3 +30,14 @@ def test_the_images_are_state_and_stay_where_they_are() -> None:
     archive.to("meta", torch.float16)
     assert archive.images.device.type == "cpu"
     assert archive.images.dtype == torch.uint8
+
+
+def test_token_ids_keep_their_type_and_are_not_mixed_with_bytes() -> None:
+    archive = Archive()
+    ids = np.array([[101, 30521, 0], [101, 7, 102]], dtype=np.int32)
+    archive.add(ArrayDataset.of(ids, np.array([0, 1])))
+    archive.add(ArrayDataset.of(ids[:1] + 1, np.array([1])))
+    assert archive.images.dtype == torch.int32
+    assert archive.dataset().take(np.array([1, 2]))[0].tolist() == [[101, 7, 102], [102, 30522, 1]]
+    with pytest.raises(DataError, match="holds int32 and was offered uint8"):
+        archive.add(toy_images(3, 3, 0))

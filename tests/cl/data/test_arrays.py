@@ -73,3 +73,14 @@ def test_a_batch_is_ready_for_the_backbone() -> None:
     assert batch.images.shape == (10, 3, 16, 16)
     assert batch.images.dtype == torch.float32
     assert torch.equal(batch.labels, torch.from_numpy(data.targets))
+
+
+def test_texts_are_int32_token_ids_with_a_label_each() -> None:
+    ids = np.arange(12, dtype=np.int32).reshape(4, 3)
+    data = ArrayDataset.of(ids, np.arange(4)).subset(np.array([2, 0]))
+    assert data.take(np.array([0]))[0].tolist() == [[6, 7, 8]]
+    with pytest.raises(DataError, match="4 texts, but 3 labels"):
+        ArrayDataset.of(ids, np.arange(3))
+    for other in (ids.astype(np.int64), ids.astype(np.uint8), ids[:, :, None]):
+        with pytest.raises(DataError, match="images must be uint8"):
+            ArrayDataset.of(other, np.arange(4))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from cl import snapshot
 from cl.checkpoint import load_module, save_module
 from cl.data import ArrayDataset, Batch, Memory
 from cl.data.memory import Rehearsal, rank_within
@@ -213,3 +214,47 @@ def test_a_rehearsal_memory_offers_and_recalls_as_the_plain_one_and_forgets_the_
 def test_rank_within() -> None:
     assert rank_within(torch.tensor([7, 3, 7, 7, 3, 0])).tolist() == [0, 0, 1, 2, 1, 0]
     assert rank_within(torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+def texts(count: int, length: int = 5) -> ArrayDataset:
+    """Text n consists of token ids around 30000 · n + 1, which no byte can hold."""
+    ids = 30000 * np.arange(count, dtype=np.int32)[:, None] + np.arange(length, dtype=np.int32) + 1
+    return ArrayDataset.of(ids, np.arange(count, dtype=np.int64) % 3)
+
+
+def test_token_ids_are_stored_as_they_are_and_come_back_from_a_file(tmp_path: Path) -> None:
+    data, memory = texts(6), Memory(4)
+    filled(memory, data, 2)
+    assert memory.images.dtype == torch.int32
+    drawn = memory.draw(4, generator(0))
+    stored = {tuple(row) for row in data.images.tolist()}
+    assert len({tuple(row) for row in drawn.images.tolist()} & stored) == 4
+    save_module(memory, tmp_path / "memory.safetensors")
+    again = Memory(4)
+    load_module(again, tmp_path / "memory.safetensors")
+    assert torch.equal(again.images, memory.images)
+    filled(again, data, 3)
+    assert again.images.dtype == torch.int32
+
+
+def test_token_ids_survive_a_snapshot_taken_before_anything_was_stored() -> None:
+    memory, fresh = filled(Memory(4), texts(6), 2), Memory(4)
+    snapshot.put(fresh, *snapshot.take(memory))
+    assert fresh.images.dtype == torch.int32
+    assert torch.equal(fresh.images, memory.images)
+
+
+def test_bytes_count_what_a_token_id_takes() -> None:
+    memory = filled(Memory(3 * (5 * 4 + 8 + 8), unit="bytes"), texts(6), 2)
+    assert len(memory) == 3
+    assert memory.stored_bytes == 3 * (5 * 4 + 8 + 8)
+
+
+def test_inputs_of_another_type_are_refused_not_cast() -> None:
+    memory = filled(Memory(4), texts(6), 2)
+    other = ArrayDataset(np.zeros((2, 1, 1, 3), np.uint8), np.zeros(2, np.int64), np.arange(2))
+    with pytest.raises(DataError, match="one size"):
+        filled(memory, other, 2)
+    memory.images = memory.images.new_zeros(len(memory), 1, 1, 3)
+    with pytest.raises(DataError, match="holds int32 and was offered uint8"):
+        filled(memory, other, 2)

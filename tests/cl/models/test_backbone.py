@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import huggingface_hub
@@ -7,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 
 from cl.config import BackboneConfig
 from cl.errors import ConfigurationError, WeightsError
@@ -90,3 +92,57 @@ def test_a_size_that_the_backbone_cannot_take() -> None:
 def test_any_size_for_a_convolutional_network() -> None:
     backbone = create_backbone(BackboneConfig("resnet18", image_size=48, pretrained=False))
     assert backbone.transform.size == 48
+
+
+class TokensOnly(VisionTransformer):
+    """Gives all tokens, as networks made for dense tasks do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.forward_features(x)
+        return tokens
+
+
+class TwoAnswers(TokensOnly):
+    """Gives two tensors, as a distilled network does while it is trained."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.forward_features(x)
+        return features[:, 0], features[:, 1]
+
+
+class NoPooling(TokensOnly):
+    """An encoder for another network to read: nobody knows how to make a vector of its tokens."""
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", [TokensOnly, TwoAnswers, NoPooling])
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_tokens_and_tuples_are_pooled_as_by_the_classifier(
+    kind: type[VisionTransformer], pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+    def make(name: str, num_classes: int, **_: object) -> VisionTransformer:
+        torch.manual_seed(0)
+        return kind(global_pool=pool, num_classes=num_classes, **size)
+
+    monkeypatch.setattr(timm, "is_model", lambda name: True)
+    monkeypatch.setattr(timm, "create_model", make)
+    config = BackboneConfig(name="tokens", image_size=8, pretrained=False)
+    if kind is NoPooling:
+        with pytest.raises(ConfigurationError, match="no single vector for an image"):
+            create_backbone(config)
+        return
+    backbone = create_backbone(config)
+    assert backbone.features == 24
+    stock = VisionTransformer(global_pool=pool, num_classes=0, **size).eval()
+    stock.load_state_dict(backbone.module.state_dict())
+    images = torch.randn(2, 3, 8, 8)
+    copied = deepcopy(backbone.module)
+    with torch.no_grad():
+        assert torch.equal(backbone.module(images), stock(images))
+        copied.patch_embed.proj.bias += 1
+        assert not torch.equal(copied(images), stock(images)), "a copy has weights of its own"
+        assert torch.equal(backbone.module(images), stock(images))

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file
 from sklearn.neighbors import NearestCentroid
+from torch import nn
 
+from cl.learner import Learner
+from cl.models import nano
 from cl.models.heads import LinearHead, PrototypeHead
+from cl.models.model import Model
+from cl.strategy import Strategy
+from cl.stream import StreamInfo
+from tests.conftest import Compose, toy_stream
 
 
 def test_growing_leaves_old_rows_bit_for_bit() -> None:
@@ -79,3 +90,46 @@ def test_linear_state_ranks_the_classes_alike(kind: str) -> None:
     state = head.linear_state()
     logits = torch.nn.functional.linear(features, state["weight"], state["bias"])
     assert torch.equal(logits.argsort(1), head(features).argsort(1))
+
+
+class Distances(nn.Module):
+    """A head of nobody's family: minus the squared distance to a trained centre of each class."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(0, features))
+
+    @property
+    def classes(self) -> int:
+        return len(self.centres)
+
+    def grow(self, classes: int, generator: torch.Generator) -> None:
+        new = torch.randn(classes - self.classes, self.centres.shape[1], generator=generator)
+        self.centres = nn.Parameter(torch.cat([self.centres.data, new]))
+
+    def linear_state(self) -> dict[str, torch.Tensor]:
+        centres = self.centres.detach()
+        return {"weight": 2 * centres, "bias": -centres.square().sum(1)}
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return -(features[:, None] - self.centres).square().sum(2)
+
+
+class OwnHead(Strategy):
+    def setup(self, model: Model, stream: StreamInfo) -> None:
+        model.head = Distances(model.features)
+
+
+def test_a_head_of_ones_own_learns_and_is_exported(compose: Compose, tmp_path: Path) -> None:
+    target = "+strategy._target_=tests.cl.models.test_heads.OwnHead"
+    stream = toy_stream()
+    learner = Learner(compose("strategy=custom", target), stream.info)
+    for index in range(2):
+        learner.learn(stream.experience(index))
+    assert learner.model.head.classes == 4
+    learner.export(tmp_path / "plain.safetensors")
+    plain = timm.create_model(nano.NANO_NAME, num_classes=4, img_size=8).eval()
+    plain.load_state_dict(load_file(tmp_path / "plain.safetensors"))
+    with torch.inference_mode():
+        for batch, logits in learner.answers(stream.test[0]):
+            assert torch.equal(plain(batch.images).argmax(1), logits.argmax(1))

@@ -108,7 +108,12 @@ def test_any_linear_layer_can_be_a_target() -> None:
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("attn.qvk", "attn.qkv"), ("attn.qkv:x", "q, k and v"), ("head.fc", "no linear layer")],
+    [
+        ("attn.qvk", r"attn\.qkv"),
+        ("attn.qkv:x", "q, k and v, not x"),
+        ("attn.proj:q", "no table says which rows"),
+        ("head.fc", "(?s)neither a role .*Roles: .*fc1.*Names: attn.proj"),
+    ],
 )
 def test_a_target_that_matches_nothing_is_an_error(target: str, message: str) -> None:
     model = timm.create_model(nano.NANO_NAME, num_classes=0, img_size=8)

@@ -13,8 +13,9 @@ from torch import nn
 
 from cl.errors import ConfigurationError
 from cl.learner import Learner
+from cl.models.anatomy import find_targets
 from cl.models.lora import GatedLoRALayer, LoRALayer, ScaledLoRALayer, inject_lora
-from cl.models.matrices import MatrixLayer, matrix_layers, mix, multiply, vectors
+from cl.models.matrices import MatrixLayer, mix, multiply, vectors
 from cl.models.subspace import HeldBlock, HeldFactors, SubspaceLayer
 from tests.conftest import Compose, toy_stream
 
@@ -103,14 +104,14 @@ def test_a_decomposed_convolution_does_the_same_and_holds_its_directions(kind: A
 
 def test_names_are_found_at_their_end_and_grouped_convolutions_are_no_matrix() -> None:
     resnet = timm.create_model("resnet18", num_classes=0)
-    assert len(matrix_layers(resnet, "conv2")) == 8
-    assert list(matrix_layers(resnet, "layer2.0.downsample.0")) == ["layer2.0.downsample.0"]
+    assert len(find_targets(resnet, ["conv2"])) == 8
+    assert list(find_targets(resnet, ["layer2.0.downsample.0"])) == ["layer2.0.downsample.0"]
     with pytest.raises(ConfigurationError, match="conv1, conv2"):
         inject_lora(resnet, ["attn.qkv:q,v"], rank=2, alpha=2)
     convnext = timm.create_model("convnext_atto", num_classes=0)
-    assert len(matrix_layers(convnext, "mlp.fc1")) == 12
+    assert len(find_targets(convnext, ["mlp.fc1"])) == 12
     with pytest.raises(ConfigurationError, match=r"mlp\.fc1"):
-        matrix_layers(convnext, "conv_dw")
+        find_targets(convnext, ["conv_dw"])
 
 
 TARGETS = "strategy.targets=[layer1.0.conv2,layer2.0.downsample.0]"

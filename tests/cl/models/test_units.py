@@ -7,9 +7,12 @@ from collections import Counter
 import pytest
 import timm
 import torch
+from torch import nn
 
+from cl.errors import PalimpsestError
 from cl.models import nano
 from cl.models.units import find_units
+from tests.cl.models.anatomy.networks import TEXT
 
 
 def test_a_transformer_block_has_four_attention_matrices_two_of_the_mlp_and_two_norms() -> None:
@@ -47,3 +50,17 @@ def test_every_number_inside_the_blocks_is_in_exactly_one_unit(name: str) -> Non
     blocks = tuple({f"{unit.block}." for unit in units})
     for key, count in times.items():
         assert (count == (1 if key.startswith(blocks) else 0)).all(), key
+
+
+def test_a_language_model_has_units_of_known_kinds() -> None:
+    counts = Counter((unit.block, unit.kind) for unit in find_units(TEXT["BERT"]()))
+    for block in ("encoder.layer.0", "encoder.layer.1"):
+        assert counts[block, "attention"] == 4, "not convolutions, as they once were"
+        assert counts[block, "mlp"] == 2
+        assert counts[block, "norm"] == 2
+
+
+def test_a_matrix_that_no_table_knows_is_an_error() -> None:
+    unknown = nn.Sequential(nn.ModuleDict({"mlp": nn.ModuleDict({"fc1": nn.Linear(2, 2)})}))
+    with pytest.raises(PalimpsestError, match=r"no table says what 0\.mlp\.fc1 does"):
+        find_units(unknown)
