@@ -126,6 +126,18 @@ def test_the_checkpoint_of_another_experience_is_passed_over(
     assert "a learner after 1 experiences, not after 2" in capsys.readouterr().err
 
 
+def test_folders_of_other_names_are_no_checkpoints_and_stay(folder: Path) -> None:
+    for name in ("notes", "000009.partial", "9", "000002-x"):
+        (folder / "checkpoints" / name).mkdir()
+    experiment = resume(folder)
+    assert experiment.matrix.rows == 2
+    experiment.loggers = [Kill(3)]
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run()
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left == {"000002", "000003", "notes", "9", "000002-x"}, "what a kill left is cleaned up"
+
+
 @pytest.mark.parametrize(
     "content",
     [
