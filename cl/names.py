@@ -53,7 +53,10 @@ def class_names(values: Iterable[Any], where: object) -> tuple[str, ...]:
     names: list[str] = []
     found: dict[str, Any] = {}
     for value in values:
-        names.append(name := class_name(value))
+        try:
+            names.append(name := class_name(value))
+        except DataError as error:
+            raise DataError(f"{shown(where)}: {error}") from None
         if found.setdefault(name, value) != value:
             raise DataError(
                 f"{shown(where)}: {found[name]!a} and {value!a} are both the class {name}. "

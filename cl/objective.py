@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cl.experience import Experience
-from cl.models.model import Head
+from cl.models.heads import Head
 from cl.random import generator
 
 Classes = Literal["current", "seen"]

@@ -232,7 +232,7 @@ def test_a_second_ctrl_c_says_how_to_go_on(
 ) -> None:
     cfg = compose(f"strategy={strategy}", "logger=[]")
     experiment = Experiment(cfg)
-    monkeypatch.setattr(cl.cli, "start", lambda cfg: experiment)
+    monkeypatch.setattr(cl.experiment, "start", lambda cfg: experiment)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -254,7 +254,7 @@ def test_a_full_disk_before_the_run_begins(
 
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    monkeypatch.setattr(cl.cli, "start", full)
+    monkeypatch.setattr(cl.experiment, "start", full)
     with pytest.raises(SystemExit, match="error: The disk with data/cifar100 is full"):
         main()
 
@@ -267,7 +267,7 @@ def test_an_unknown_mistake_keeps_its_traceback(
 
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    monkeypatch.setattr(cl.cli, "start", broken)
+    monkeypatch.setattr(cl.experiment, "start", broken)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1

@@ -239,7 +239,7 @@ def test_another_error_stays_what_it_is(cfg: DictConfig, tmp_path: Path) -> None
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a mistake in a method")
 
-    experiment.learner.learn = broken  # type: ignore[assignment]
+    experiment.learner.learn_experience = broken  # type: ignore[assignment]
     with pytest.raises(ValueError, match="a mistake in a method"):
         experiment.run()
 

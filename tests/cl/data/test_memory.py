@@ -239,7 +239,7 @@ def test_token_ids_are_stored_as_they_are_and_come_back_from_a_file(tmp_path: Pa
 
 def test_token_ids_survive_a_snapshot_taken_before_anything_was_stored() -> None:
     memory, fresh = filled(Memory(4), texts(6), 2), Memory(4)
-    snapshot.put(fresh, *snapshot.take(memory))
+    snapshot.put_tensors(fresh, snapshot.take_tensors(memory))
     assert fresh.images.dtype == torch.int32
     assert torch.equal(fresh.images, memory.images)
 
