@@ -126,6 +126,8 @@ class Fuzz:
             return "wrong", "something was executed", ""
         if leaked(folder, f"{message}\n{told}"):
             return "wrong", "an environment variable was shown or stored", ""
+        if shown := unprintable(f"{message}\n{told}"):
+            return "wrong", f"a terminal would be sent {shown!r}", ""
         if verdict:
             return verdict, message.strip()[:300], where
         if found == self.expected:
@@ -278,6 +280,11 @@ def leaked(folder: Path, said: str) -> bool:
     files = (f for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
     small = (f for f in files if f.stat().st_size < 2**20)
     return secret in said or any(secret.encode() in f.read_bytes() for f in small)
+
+
+def unprintable(text: str) -> str:
+    """The characters of a text that do something to a terminal."""
+    return "".join(sorted({c for c in text if not c.isprintable() and c not in "\n\t"}))
 
 
 def place_of(error: BaseException) -> str:
