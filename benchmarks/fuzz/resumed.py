@@ -110,11 +110,12 @@ def contradiction(run: Path, found: dict[str, Any]) -> str | None:
         if repr(recipe) != repr(config.get(key)):
             return f"config.yaml and the learner differ in {key}"
     summary = json.loads((run / "summary.json").read_text())
-    if summary["names"] != config["names"] or summary["seed"] != config["seed"]:
+    named = {str(key): str(name) for key, name in config["names"].items()}
+    if summary["names"] != named or summary["seed"] != config["seed"]:
         return "config.yaml and summary.json differ"
     rows = [line.split(",") for line in found["matrix"].splitlines()[1:]]
     counts = [[int(cell) for cell in (*row[:4], row[5])] for row in rows]
-    tasks = config["stream"].get("tasks")
+    tasks = config["stream"].get("tasks", 5)  # as the function has it
     wanted = [(i, j) for i in range(tasks) for j in range(i + 1)]
     if [(i, j) for i, j, *_ in counts] != wanted:
         return "the matrix has other rows"
