@@ -17,7 +17,6 @@ from benchmarks.fuzz.harness import Kind
 from benchmarks.fuzz.images import draw
 from benchmarks.fuzz.learners import taught
 from benchmarks.toys import DATA, SIDE, pixels, save_pixels
-from cl import snapshot
 from cl.data.files import file_images
 from cl.errors import PalimpsestError
 from cl.learner import Learner
@@ -92,7 +91,7 @@ class Labels(Kind):
     def read(self, folder: Path) -> Any:
         deed, chosen, seed = json.loads((folder / "given.json").read_text())
         learner, labels = Learner.load(folder / "learner"), LABELS[chosen](Random(seed))
-        before, images = state_of(learner), pixels(16)[0]
+        before, images = state_of(learner, folder / "before"), pixels(16)[0]
         if deed == "one cannot be read":
             files = sorted((folder / "photos").glob("*/*"))
             images, labels = file_images(files, SIDE, "files"), labels[: len(files)]
@@ -101,7 +100,7 @@ class Labels(Kind):
         try:
             learner.learn(images, labels)
         except PalimpsestError:
-            if state_of(learner) != before:
+            if state_of(learner, folder / "after") != before:
                 return "after an error the learner is not what it was"
             if (deed, chosen in RIGHT) == ("as they are", True):
                 return f"refused: {chosen}"
@@ -119,11 +118,10 @@ class Labels(Kind):
         return found or None
 
 
-def state_of(learner: Learner) -> Any:
-    """Everything of a learner that a failed `learn` must leave alone."""
-    tensors, values = snapshot.take(learner.state)
-    kept = {name: tensor.clone().numpy().tobytes() for name, tensor in tensors.items()}
-    return learner.class_names, learner.experiences, learner.image_shape, kept, repr(values)
+def state_of(learner: Learner, folder: Path) -> Any:
+    """All that would be saved of a learner."""
+    learner.save(folder)
+    return learner.class_names, {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def clean(label: Any) -> str:

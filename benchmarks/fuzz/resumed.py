@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from omegaconf import OmegaConf
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.fuzz.harness import Kind
@@ -60,10 +59,8 @@ def complete(folder: Path, *overrides: str) -> None:
 
 def facts(config: Any) -> dict[str, Any]:
     """Those keys of a configuration on which the numbers depend, and the names."""
-    plain = OmegaConf.to_container(OmegaConf.create(config), resolve=False)
-    trainer = {k: v for k, v in plain["trainer"].items() if f"trainer.{k}" not in IGNORED}
-    kept = {k: v for k, v in plain.items() if k not in IGNORED}
-    return {**kept, "seed": plain["seed"], "names": plain["names"], "trainer": trainer}
+    trainer = {k: v for k, v in config["trainer"].items() if f"trainer.{k}" not in IGNORED}
+    return {key: config[key] for key in ("stream", "names", *RECIPE)} | {"trainer": trainer}
 
 
 class Resumed(Kind):
