@@ -59,7 +59,7 @@ LABELS: dict[str, Callable[[Random], Any]] = {
 }
 KINDS = (np.int64, np.uint8, np.int8, np.int32, np.uint16)
 RIGHT = ("integers", "words", "a list of integers", "numpy words", "a tensor")
-EITHER = ("blanks", "two forms of one letter", "huge integers", "negative integers")
+EITHER = ("blanks", "two forms of one letter", "huge integers", "negative integers", "a generator")
 """Taken, or refused."""
 
 
