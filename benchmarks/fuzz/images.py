@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import shutil
 import tarfile
@@ -146,7 +148,7 @@ class Zip(Kind):
         """Write the archive: files and the names that they get in it."""
         with zipfile.ZipFile(folder / "photos.zip", "w", zipfile.ZIP_DEFLATED) as made:
             for file, name in entries:
-                made.write(file, name)
+                made.writestr(zipfile.ZipInfo(name), file.read_bytes(), zipfile.ZIP_DEFLATED)
 
     def read(self, root: Path) -> Any:
         return content(folder(f"photos{self.suffix}", tasks=2, image_size=8))
@@ -163,9 +165,14 @@ class Tar(Zip):
     suffix = ".tar.gz"
 
     def pack(self, folder: Path, entries: list[tuple[Path, str]]) -> None:
-        with tarfile.open(folder / "photos.tar.gz", "w:gz") as made:
+        with (
+            gzip.GzipFile(folder / "photos.tar.gz", "w", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w") as made,
+        ):
             for file, name in entries:
-                made.add(file, name)
+                entry = tarfile.TarInfo(name)
+                entry.size = file.stat().st_size
+                made.addfile(entry, io.BytesIO(file.read_bytes()))
 
 
 class Unpacked(Zip):
