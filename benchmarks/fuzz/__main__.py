@@ -25,12 +25,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.fuzz import data, learners, runs, words
+from benchmarks.fuzz import arrays, compared, images, labels, learners, resumed, words
 from benchmarks.fuzz.harness import DEFECTS, VERDICTS, Kind, Outcome, play
 from cl.environment import describe
 
+MODULES = (learners, labels, resumed, compared, arrays, images, words)
+
 KINDS: dict[str, Kind] = {
-    kind.name: kind() for module in (learners, runs, data, words) for kind in module.KINDS_HERE
+    kind.name: kind()
+    for module in (learners, labels, resumed, compared, arrays, images, words)
+    for kind in module.KINDS_HERE
 }
 
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import os
-import random
-import resource
 import shutil
-import signal
-import tempfile
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +14,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any
 
 from benchmarks.fuzz import mutations
 from benchmarks.fuzz.structure import MARK, SECRET, STRUCTURED
+from benchmarks.fuzz.surroundings import HangError, at, limited, quiet, scratch, steady
 from cl.errors import PalimpsestError
 
 FORK = multiprocessing.get_context("fork")  # a child has everything imported already
@@ -33,9 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS = 5
 """A case takes a tenth of a second; one that takes so long hangs."""
-
-BYTES = 4 * 2**30
-"""What a case may allocate beyond what the process has."""
 
 VERDICTS = ("sentence", "same", "as given", "traceback", "hang", "wrong")
 DEFECTS = VERDICTS[3:]
@@ -83,10 +74,6 @@ class Outcome:
     where: str = ""
 
 
-class HangError(BaseException):
-    """The time is over; not an Exception, which the program might catch."""
-
-
 class Fuzz:
     """The cases of one kind. The files are made once, in a folder of its own."""
 
@@ -94,7 +81,7 @@ class Fuzz:
         self.kind, self.seed, self.place = kind, seed, place
         self.pristine = place / kind.name
         self.pristine.mkdir(parents=True)
-        with at(self.pristine), quiet():
+        with at(self.pristine), quiet(), steady():
             kind.make(self.pristine)
         with self._copy() as folder, quiet() as said:
             self.expected = kind.read(folder)
@@ -112,7 +99,7 @@ class Fuzz:
     def _judge(self, folder: Path) -> tuple[str, str, str]:
         with quiet() as said:
             try:
-                with limited():
+                with limited(SECONDS):
                     found = self.kind.read(folder)
                 verdict, message, where = "", "", ""
             except PalimpsestError as error:
@@ -126,6 +113,8 @@ class Fuzz:
             return "wrong", "something was executed", ""
         if leaked(folder, f"{message}\n{told}"):
             return "wrong", "an environment variable was shown or stored", ""
+        if shown := unprintable(f"{message}\n{told}"):
+            return "wrong", f"a terminal would be sent {shown!r}", ""
         if verdict:
             return verdict, message.strip()[:300], where
         if found == self.expected:
@@ -213,71 +202,17 @@ def mutate_file(file: Path, folder: Path, chance: Random, whole: bool = True) ->
     return f"{name}: {change.__name__}"
 
 
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for the cases."""
-    os.environ[SECRET] = f"secret{random.randrange(10**12)}"
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory()) as folder:
-        yield Path(folder)
-    del os.environ[SECRET]
-
-
-def memory() -> Path | None:
-    """A folder in memory, if there is one: nothing here need outlive the process."""
-    place = Path("/dev/shm")
-    return place if os.access(place, os.W_OK) else None
-
-
-@contextlib.contextmanager
-def at(folder: Path) -> Iterator[None]:
-    """With `folder` as the current folder."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[io.StringIO]:
-    """What is printed is kept; the warnings of libraries are not counted as a word."""
-    said = io.StringIO()
-    with (
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield said
-
-
-@contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """HangError after `SECONDS`; MemoryError beyond `BYTES`."""
-
-    def over(number: int, frame: FrameType | None) -> None:
-        raise HangError
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again, should a clean-up swallow the first
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def leaked(folder: Path, said: str) -> bool:
     """Whether the environment's secret was printed, or is in a file that the case has left."""
     secret = os.environ[SECRET]
     files = (f for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
     small = (f for f in files if f.stat().st_size < 2**20)
     return secret in said or any(secret.encode() in f.read_bytes() for f in small)
+
+
+def unprintable(text: str) -> str:
+    """The characters of a text that do something to a terminal."""
+    return "".join(sorted({c for c in text if not c.isprintable() and c not in "\n\t"}))
 
 
 def place_of(error: BaseException) -> str:

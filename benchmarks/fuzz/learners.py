@@ -1,10 +1,7 @@
-"""A stored learner, the weights of a backbone, the feature cache, and labels that `learn` is given."""
+"""A stored learner, the weights of a backbone, and the feature cache."""
 
 from __future__ import annotations
 
-import json
-import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +13,6 @@ from benchmarks.fuzz.harness import Kind
 from benchmarks.toys import DATA, SIDE, compose, pixels, save_pixels
 from cl.checkpoint import save_module, seal
 from cl.data import ArrayDataset
-from cl.errors import PalimpsestError
 from cl.experiment import Experiment
 from cl.instantiate import build
 from cl.learner import Learner
@@ -130,98 +126,4 @@ class Features(Kind):
         return experiment.matrix.to_csv(), state
 
 
-LABELS: dict[str, Callable[[Random], Any]] = {
-    "integers": lambda c: np.array([c.randrange(4) for _ in range(16)], c.choice(KINDS)),
-    "words": lambda c: [c.choice(("0", "cat", "dog", "naïve")) for _ in range(16)],
-    "a list of integers": lambda c: [c.randrange(9) for _ in range(16)],
-    "numpy words": lambda c: np.array([c.choice(("cat", "dog")) for _ in range(16)]),
-    "blanks": lambda c: [c.choice(("cat", "cat ", "\tcat", " cat\n")) for _ in range(16)],
-    "two forms of one letter": lambda c: [c.choice(("e\u0301", "\u00e9")) for _ in range(16)],
-    "floats": lambda c: np.array([float(c.randrange(4)) for _ in range(16)]),
-    "a list of floats": lambda c: [c.choice((0.0, 1.0, 0.5)) for _ in range(16)],
-    "truth": lambda c: np.array([c.random() < 0.5 for _ in range(16)]),
-    "a list of truth": lambda c: [c.random() < 0.5 for _ in range(16)],
-    "not numbers": lambda c: np.full(16, np.nan),
-    "bytes": lambda c: np.array([b"cat", b"dog"] * 8),
-    "one-hot": lambda c: np.eye(4, dtype=np.int64)[[c.randrange(4) for _ in range(16)]],
-    "a column": lambda c: np.array([[c.randrange(4)] for _ in range(16)]),
-    "a scalar": lambda c: np.int64(3),
-    "too few": lambda c: np.arange(c.randrange(16)),
-    "too many": lambda c: list(range(17 + c.randrange(9))),
-    "none": lambda c: [None] * 16,
-    "mixed": lambda c: [c.choice((0, "0", "cat", 1.5, None)) for _ in range(15)] + [None],
-    "empty words": lambda c: [c.choice(("", " ", "\n")) for _ in range(16)],
-    "control characters": lambda c: [c.choice(("\x1b[31m", "a\nb", "\u202ecat", "\0"))] * 16,
-    "complex": lambda c: np.full(16, 1j),
-    "dates": lambda c: np.full(16, "2020-01-01", "datetime64[D]"),
-    "records": lambda c: np.zeros(16, [("a", "i4")]),
-    "a text": lambda c: "0123456789012345",
-    "a set": lambda c: set(range(16)),
-    "a generator": lambda c: (i % 3 for i in range(16)),
-    "lists": lambda c: [[0]] * 15 + [[0, 1]],
-    "a tensor": lambda c: torch.arange(16) % 3,
-    "a tensor of floats": lambda c: torch.arange(16).float(),
-    "objects": lambda c: np.array([object()] * 16),
-    "a dictionary": lambda c: dict.fromkeys(range(16), 0),
-    "huge integers": lambda c: [10**30 + c.randrange(2) for _ in range(16)],
-    "negative integers": lambda c: [-1 - c.randrange(2) for _ in range(16)],
-}
-KINDS = (np.int64, np.uint8, np.int8, np.int32, np.uint16)
-RIGHT = ("integers", "words", "a list of integers", "numpy words", "a tensor")
-EITHER = ("blanks", "two forms of one letter", "huge integers", "negative integers", "too few")
-"""Taken (as few classes as there are), or refused."""
-
-
-class Labels(Kind):
-    """What is given to `learn` as labels, or as images: names or numbers, and an error for all else.
-
-    After an error the learner is what it was.
-    """
-
-    name = "labels"
-    files = ("labels.json",)
-    share = 0.8
-
-    def make(self, folder: Path) -> None:
-        save_pixels(folder / DATA)
-        taught("strategy=simplecil").save(folder / "learner")
-        (folder / "labels.json").write_text(json.dumps(["integers", 0]))
-
-    def mutate(self, folder: Path, chance: Random) -> str:
-        chosen = chance.choice(list(LABELS))
-        (folder / "labels.json").write_text(json.dumps([chosen, chance.randrange(1000)]))
-        return chosen
-
-    def read(self, folder: Path) -> Any:
-        chosen, seed = json.loads((folder / "labels.json").read_text())
-        learner = Learner.load(folder / "learner")
-        before = learner.class_names, learner.experiences, answers(learner).tobytes()
-        labels = LABELS[chosen](Random(seed))
-        try:
-            learner.learn(pixels(16)[0], labels)
-        except PalimpsestError:
-            after = learner.class_names, learner.experiences, answers(learner).tobytes()
-            if before != after:
-                return "after an error the learner is not what it was"
-            if chosen in RIGHT:
-                return f"refused: {chosen}"
-            raise
-        if chosen not in (*RIGHT, *EITHER):
-            return f"taken: {chosen}, as the classes {learner.class_names[len(before[0]) :]}"
-        wanted = [*before[0], *(clean(label) for label in LABELS[chosen](Random(seed)))]
-        if list(dict.fromkeys(wanted)) != list(learner.class_names):
-            return f"{chosen}: the classes are {learner.class_names}"
-        return ""
-
-    def objection(self, folder: Path, expected: Any, found: Any, said: str) -> str | None:
-        return found or None
-
-
-def clean(label: Any) -> str:
-    """What a class of this label is called."""
-    return unicodedata.normalize(
-        "NFC", str(int(label) if torch.is_tensor(label) else label)
-    ).strip()
-
-
-KINDS_HERE = (StoredLearner, SealedLearner, Weights, Features, Labels)
+KINDS_HERE = (StoredLearner, SealedLearner, Weights, Features)

@@ -58,8 +58,12 @@ def tree(content: Any, chance: Random) -> Any:
     if not isinstance(holder, dict | list) or not holder:
         return chance.choice(ODD)
     key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-    deed = chance.choice(("odd", "odd", "odd", "near", "remove", "rename", "swap", "add", "node"))
-    if deed == "near":
+    deed = chance.choice(DEEDS)
+    if deed == "node" and (nodes := [h for h in holders if "_target_" in h]):
+        node = chance.choice(nodes)
+        node.clear()
+        node.update(copy.deepcopy(chance.choice(NODES)))
+    elif deed == "near":
         holder[key] = _near(holder[key], chance)
     elif deed == "remove":
         del holder[key]
@@ -71,11 +75,12 @@ def tree(content: Any, chance: Random) -> Any:
         holder[key], holder[other] = holder[other], holder[key]
     elif deed == "add" and isinstance(holder, dict):
         holder[chance.choice(("more", "_target_", "_args_", "format", TWICE))] = chance.choice(ODD)
-    elif deed == "node":
-        holder[key] = chance.choice(NODES)
     else:
-        holder[key] = chance.choice(ODD)
+        holder[key] = chance.choice((*ODD, *NODES))
     return content
+
+
+DEEDS = ("odd", "odd", "odd", "near", "remove", "rename", "swap", "add", "node")
 
 
 def json_text(content: bytes, chance: Random) -> bytes:

@@ -30,7 +30,7 @@ from random import Random
 
 import torch
 
-from benchmarks.fuzz.harness import at, memory
+from benchmarks.fuzz.surroundings import at, memory
 from benchmarks.kills.deaths import Event, Moment, small_disk
 from benchmarks.kills.lives import (
     STRATEGIES,

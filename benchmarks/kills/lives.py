@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from benchmarks.fuzz.harness import place_of
 from benchmarks.kills.deaths import Event, Moment, watched
 from benchmarks.toys import compose
+from cl.checkpoint import check_seal
 from cl.errors import PalimpsestError
 from cl.experiment import Experiment
 from cl.stopping import StoppedError
@@ -35,7 +36,8 @@ STRATEGIES = {
 PATIENCE = 120
 """Seconds after which a run of half a second is said to hang."""
 
-TIMES = ("seconds", "training_seconds", "evaluation_seconds", "peak_memory_bytes", "date")
+VARYING = ("seconds", "training_seconds", "evaluation_seconds", "peak_memory_bytes", "date", "run")
+"""The keys of results that are not the same in two runs."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,16 @@ def complete(folder: Path) -> bool:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What must be the same whatever happened on the way: bytes, and all figures but times."""
-    found: dict[str, Any] = {"accuracy_matrix.csv": (folder / "accuracy_matrix.csv").read_bytes()}
-    for file in sorted((folder / "learner").iterdir()):
-        found[f"learner/{file.name}"] = file.read_bytes()
-    found["summary.json"] = _timeless(json.loads((folder / "summary.json").read_text()))
+    """What must be the same whatever happened on the way: bytes, and all figures but times.
+
+    The number that a run was given at random is left out, wherever it stands.
+    """
+    summary = json.loads((folder / "summary.json").read_text())
+    own = str(summary.get("run") or "no number").encode()
+    files = ["accuracy_matrix.csv", "learner/learner.json", "learner/state.safetensors"]
+    found: dict[str, Any] = {n: (folder / n).read_bytes().replace(own, b"") for n in files}
+    check_seal(folder / "learner")
+    found["summary.json"] = _timeless(summary)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     found["metrics.jsonl"] = [_timeless(e) for e in events if e["event"] == "experience"]
@@ -157,7 +164,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def _timeless(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in TIMES}
+    return {key: value for key, value in content.items() if key not in VARYING}
 
 
 @dataclass(frozen=True)
