@@ -24,11 +24,6 @@ INCOMING = ".incoming"
 """The folder, inside the one that is written, for new files until all of them are complete."""
 
 
-def save_module(module: nn.Module, file: Path) -> None:
-    """Write all parameters and buffers of `module` as safetensors."""
-    save_tensors(module.state_dict(), file)
-
-
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write tensors as safetensors; an earlier file is replaced only when the new one is complete."""
     with replacing(file) as beside:
@@ -190,20 +185,16 @@ def _sealed(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name != SEAL)
 
 
-def load_module(module: nn.Module, file: Path, closed: str | None = None) -> None:
-    """Read what `save_module` wrote into a module of the same structure.
-
-    Tensors that have grown since the module was made (a head with more rows, another frozen adapter)
-    take the stored shape; empty buffers take any, and those that came into being later are added, but neither
-    below the submodule `closed`. WeightsError names what does not fit, or is not a number.
-    """
-    load_state(module, load_tensors(file), file, closed)
-
-
 def load_state(
     module: nn.Module, stored: Mapping[str, Tensor], file: object, closed: str | None = None
 ) -> None:
-    """As `load_module`, of tensors that are in memory. file: what errors call them."""
+    """Put a stored state into a module of the same structure.
+
+    Tensors that have grown since the module was made (a head with more rows, another frozen adapter)
+    take the stored shape; empty buffers take any, and those that came into being later are added, but neither
+    below the submodule `closed`. WeightsError names what does not fit, or is not a number. file: what it
+    calls the state.
+    """
     present = module.state_dict()
     missing = present.keys() - stored.keys()
     if missing:
