@@ -14,7 +14,7 @@ from cl.strategies import GROUPS, markdown
 from tests.docs.pages import DOCS, ROOT
 
 README = ROOT / "README.md"
-OUTSIDE = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
+OUTSIDE = (README, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY")))
 """Documents that are no page of the site."""
 
 
