@@ -7,15 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from cl import snapshot
+from cl import restoring, snapshot
 from cl.checkpoint import (
+    check_layout,
+    layout,
     load_json,
-    load_module,
     load_state,
     load_tensors,
     replacing_together,
@@ -28,7 +30,7 @@ from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
 from cl.data.cache import create_cache
-from cl.errors import ConfigurationError, require, suggest
+from cl.errors import ConfigurationError, WeightsError, explained, require, suggest
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build
 from cl.learner_file import ATTRIBUTES, FORMAT, read_learner
@@ -201,7 +203,7 @@ class Learner:
                 load_json(midway / "training.json"),
             )
             snapshot.put_tensors(self.state, tensors)
-            snapshot.put(self.state, tensors, values["attributes"], self.fabric.device)
+            restoring.put(self.state, tensors, values["attributes"], self.fabric.device)
         training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
@@ -213,7 +215,13 @@ class Learner:
     def _remember(self) -> tuple[Any, ...]:
         """Copies of all that learning changes: what `save` would write."""
         tensors, values = snapshot.take(self.state, self.built)
-        facts = (self.class_names, self.experiences, self.image_shape, self.trained_numbers)
+        facts = (
+            self.class_names,
+            self.experiences,
+            self.run_id,
+            self.image_shape,
+            self.trained_numbers,
+        )
         return (
             snapshot.copies(self.state),
             {k: t.clone() for k, t in tensors.items()},
@@ -229,10 +237,11 @@ class Learner:
         recipe.backbone.pretrained = False
         again = Learner(recipe, self.stream, self.stream_augmentation, self.fabric)
         load_state(again.state, state, "the copy")
-        snapshot.put(again.state, tensors, values, self.fabric.device)
+        restoring.put(again.state, tensors, values, self.fabric.device)
         again.model.cache, again.model.pretrained, again.recipe = cache, pretrained, self.recipe
         vars(self).update(vars(again))
-        self.class_names, self.experiences, self.image_shape, self.trained_numbers = facts
+        self.class_names, self.experiences, self.run_id = facts[:3]
+        self.image_shape, self.trained_numbers = facts[3:]
         self.to_device()
 
     def save_midway(self, folder: Path) -> None:
@@ -306,6 +315,7 @@ class Learner:
         content = {
             "format": FORMAT,
             "attributes": values,
+            "layout": layout({**self.state.state_dict(), **tensors}),
             "run": self.run_id,
             "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
             "stream": asdict(self.stream),
@@ -337,17 +347,33 @@ class Learner:
         opened = recipe.copy()
         opened.backbone.pretrained = False  # the weights are in the state
         learner = cls(opened, StreamInfo(**content["stream"]), content["augmentation"])
-        load_module(learner.state, folder / "state.safetensors", closed="model")
-        if content["format"] > 1:  # version 0.1 kept no attributes
-            tensors = load_tensors(folder / ATTRIBUTES)
-            snapshot.put(learner.state, tensors, content["attributes"], learner.fabric.device)
+        state = load_tensors(folder / "state.safetensors")
+        # Version 0.1 kept no attributes.
+        tensors = load_tensors(folder / ATTRIBUTES) if content["format"] > 1 else {}
+        load_state(learner.state, state, folder / "state.safetensors", closed="model")
+        check_layout({**state, **tensors}, content.get("layout"), folder)
+        restoring.put(learner.state, tensors, content["attributes"], learner.fabric.device)
         learner.recipe = dict(recipe)
         learner.model.pretrained = content["pretrained"]
         learner.class_names = tuple(content["class_names"])
         learner.experiences, learner.run_id = content["experiences"], content.get("run")
         learner.image_shape = content["image_shape"] and tuple(content["image_shape"])
         learner.to_device()
+        learner._try_out(folder)
         return learner
+
+    def _try_out(self, folder: Path) -> None:
+        """Raise WeightsError unless what was opened answers, with a number for each class."""
+        if not self.class_names or self.image_shape is None:
+            return
+        noise = np.random.default_rng(0).integers(0, 256, (2, *self.image_shape), np.uint8)
+        with explained(WeightsError, f"{folder} does not fit together"):
+            task = 0 if self.strategy.needs_task_id else None
+            logits = self.logits(ArrayDataset.unlabelled(noise), task)
+            if logits.shape != (2, self.seen):
+                raise ValueError(f"{logits.shape[1]} answers for {self.seen} classes")
+            if (logits.isnan() | logits.isposinf()).any():
+                raise ValueError("its answers are no numbers")
 
     def export(self, file: Path) -> None:
         """Write weights that plain timm loads, adapters merged, and the class names beside them.

@@ -8,7 +8,8 @@ from typing import Any
 
 from cl.checkpoint import check_format, check_seal, is_count, load_json
 from cl.data import AUGMENTATIONS
-from cl.errors import WeightsError
+from cl.errors import DataError, WeightsError
+from cl.names import class_name
 
 FORMAT = 2
 """Version 0.1 wrote format 1, which kept no attributes of methods."""
@@ -52,6 +53,7 @@ def _checks(content: Mapping[str, Any]) -> dict[str, bool]:
         "image_shape": shape is None or (_are_counts(shape) and len(shape) == 3),
         "pretrained": isinstance(pretrained, str),
         "run": isinstance(content.get("run"), str | None),
+        "layout": isinstance(content.get("layout"), str | None),
     }
 
 
@@ -70,7 +72,15 @@ def _is_stream(stream: Any) -> bool:
 
 def _are_names(names: Any) -> bool:
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return texts and len(set(names)) == len(names)
+    return texts and len(set(names)) == len(names) and all(map(_is_name, names))
+
+
+def _is_name(name: str) -> bool:
+    """Whether it is what `class_name` makes of it, as all names of classes are."""
+    try:
+        return class_name(name) == name
+    except DataError:
+        return False
 
 
 def _are_counts(values: Any) -> bool:
