@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from cl import snapshot
+from cl import restoring, snapshot
 from cl.checkpoint import (
     load_json,
     load_state,
@@ -26,7 +27,7 @@ from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
 from cl.data.cache import create_cache
-from cl.errors import ConfigurationError, require, suggest
+from cl.errors import ConfigurationError, WeightsError, explained, require, suggest
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build
 from cl.learner_file import DESCRIPTION, STATE, Kept, read_learner, write_learner
@@ -199,7 +200,7 @@ class Learner:
                 load_json(midway / "training.json"),
             )
             snapshot.put_tensors(self.state, tensors)
-            snapshot.put(self.state, tensors, values["attributes"], self.fabric.device)
+            restoring.put(self.state, tensors, values["attributes"], self.fabric.device)
         training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
@@ -220,7 +221,7 @@ class Learner:
     def _become(self, kept: Kept, where: object, closed: str | None = None) -> None:
         """Be, newly built, the learner of which this was kept. where, closed: as in `load_state`."""
         load_state(self.state, kept.state, where, closed)
-        snapshot.put(self.state, kept.attributes, kept.values, self.fabric.device)
+        restoring.put(self.state, kept.attributes, kept.values, self.fabric.device)
         self.class_names, self.experiences = kept.class_names, kept.experiences
         self.image_shape, self.run_id = kept.image_shape, kept.run_id
         self.model.pretrained = kept.pretrained
@@ -333,7 +334,21 @@ class Learner:
         check_trust(recipe, KINDS, trust)
         learner = cls._built(recipe, StreamInfo(**content["stream"]), content["augmentation"])
         learner._become(kept, folder / STATE, closed="model")
+        learner._try_out(folder)
         return learner
+
+    def _try_out(self, folder: Path) -> None:
+        """Raise WeightsError unless what was opened answers, with a number for each class."""
+        if not self.class_names or self.image_shape is None:
+            return
+        noise = np.random.default_rng(0).integers(0, 256, (2, *self.image_shape), np.uint8)
+        with explained(WeightsError, f"{folder} does not fit together"):
+            task = 0 if self.strategy.needs_task_id else None
+            logits = self.logits(ArrayDataset.unlabelled(noise), task)
+            if logits.shape != (2, self.seen):
+                raise ValueError(f"{logits.shape[1]} answers for {self.seen} classes")
+            if (logits.isnan() | logits.isposinf()).any():
+                raise ValueError("its answers are no numbers")
 
     def export(self, file: Path) -> None:
         """Write weights that plain timm loads, adapters merged, and the class names beside them.

@@ -9,15 +9,18 @@ from typing import Any
 
 from cl.checkpoint import (
     check_format,
+    check_layout,
     check_seal,
     is_count,
+    layout,
     load_json,
     load_tensors,
     save_json,
     save_tensors,
 )
 from cl.data import AUGMENTATIONS
-from cl.errors import WeightsError
+from cl.errors import DataError, WeightsError
+from cl.names import class_name
 from cl.snapshot import Tensors, Values
 
 FORMAT = 2
@@ -55,6 +58,7 @@ def write_learner(kept: Kept, recipe: Any, stream: Any, augmentation: str, folde
     content = {
         "format": FORMAT,
         "attributes": kept.values,
+        "layout": layout({**kept.state, **kept.attributes}),
         "run": kept.run_id,
         "recipe": recipe,
         "stream": stream,
@@ -85,6 +89,7 @@ def read_learner(folder: Path) -> tuple[dict[str, Any], Kept]:
         content.get("run"),
         content["pretrained"],
     )
+    check_layout({**kept.state, **kept.attributes}, content.get("layout"), folder)
     return content, kept
 
 
@@ -120,6 +125,7 @@ def _checks(content: Mapping[str, Any]) -> dict[str, bool]:
         "image_shape": shape is None or (_are_counts(shape) and len(shape) == 3),
         "pretrained": isinstance(pretrained, str),
         "run": isinstance(content.get("run"), str | None),
+        "layout": isinstance(content.get("layout"), str | None),
     }
 
 
@@ -138,7 +144,15 @@ def _is_stream(stream: Any) -> bool:
 
 def _are_names(names: Any) -> bool:
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return texts and len(set(names)) == len(names)
+    return texts and len(set(names)) == len(names) and all(map(_is_name, names))
+
+
+def _is_name(name: str) -> bool:
+    """Whether it is what `class_name` makes of it, as all names of classes are."""
+    try:
+        return class_name(name) == name
+    except DataError:
+        return False
 
 
 def _are_counts(values: Any) -> bool:
