@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cl import restoring, snapshot
 from cl.checkpoint import (
+    check_layout,
     load_json,
     load_state,
     load_tensors,
@@ -334,6 +335,7 @@ class Learner:
         check_trust(recipe, KINDS, trust)
         learner = cls._built(recipe, StreamInfo(**content["stream"]), content["augmentation"])
         learner._become(kept, folder / STATE, closed="model")
+        check_layout({**kept.state, **kept.attributes}, content.get("layout"), folder)
         learner._try_out(folder)
         return learner
 

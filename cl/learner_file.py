@@ -9,7 +9,6 @@ from typing import Any
 
 from cl.checkpoint import (
     check_format,
-    check_layout,
     check_seal,
     is_count,
     layout,
@@ -89,7 +88,6 @@ def read_learner(folder: Path) -> tuple[dict[str, Any], Kept]:
         content.get("run"),
         content["pretrained"],
     )
-    check_layout({**kept.state, **kept.attributes}, content.get("layout"), folder)
     return content, kept
 
 
