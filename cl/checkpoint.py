@@ -12,21 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cl import stored
-from cl.errors import WeightsError
+from cl.errors import WeightsError, explained
 
 SEAL = "checksums.json"
+TENSORS_BYTES = 1 << 42
 INCOMING = ".incoming"
 """The folder, inside the one that is written, for new files until all of them are complete."""
-
-
-def save_module(module: nn.Module, file: Path) -> None:
-    """Write all parameters and buffers of `module` as safetensors."""
-    save_tensors(module.state_dict(), file)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -141,12 +137,21 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
     """Read a safetensors file; WeightsError if it is missing or damaged."""
-    try:
+    stored.require_file(file, TENSORS_BYTES, WeightsError)
+    with explained(WeightsError, f"{file} is damaged"):
         return load_file(file)
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing.") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file} is damaged: {error}.") from None
+
+
+def layout(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the names, types and shapes of tensors."""
+    told = [f"{name} {t.dtype} {tuple(t.shape)}" for name, t in sorted(tensors.items())]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def check_layout(tensors: Mapping[str, Tensor], expected: Any, folder: Path) -> None:
+    """Raise WeightsError unless these are the tensors that were written there; None is of older versions."""
+    if expected is not None and layout(tensors) != expected:
+        raise WeightsError(f"{folder} is damaged: its tensors are not those that were written.")
 
 
 def seal(folder: Path) -> None:
@@ -167,10 +172,18 @@ def check_seal(folder: Path, required: Sequence[str] = ()) -> None:
     for name, expected in sums.items():
         if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
             raise WeightsError(f"{file} is damaged: {name!r} is no name of a file in this folder.")
-        if not (folder / name).is_file():
-            raise WeightsError(f"{folder / name} is missing.")
+        _check_size(folder / name)
         if checksum(folder / name) != expected:
             raise WeightsError(f"{folder / name} is damaged: its checksum is not that in {SEAL}.")
+
+
+def _check_size(file: Path) -> None:
+    """Raise WeightsError for a file of a size that cannot be right, whose checksum may take for ever."""
+    small = file.suffix != ".safetensors"
+    stored.require_file(file, stored.JSON_BYTES if small else TENSORS_BYTES, WeightsError)
+    if not small:
+        with explained(WeightsError, f"{file} is damaged"), safe_open(file, "pt"):
+            pass  # its header says how large it is
 
 
 def _is_checksum(value: Any) -> bool:
@@ -190,20 +203,16 @@ def _sealed(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name != SEAL)
 
 
-def load_module(module: nn.Module, file: Path, closed: str | None = None) -> None:
-    """Read what `save_module` wrote into a module of the same structure.
-
-    Tensors that have grown since the module was made (a head with more rows, another frozen adapter)
-    take the stored shape; empty buffers take any, and those that came into being later are added, but neither
-    below the submodule `closed`. WeightsError names what does not fit, or is not a number.
-    """
-    load_state(module, load_tensors(file), file, closed)
-
-
 def load_state(
     module: nn.Module, stored: Mapping[str, Tensor], file: object, closed: str | None = None
 ) -> None:
-    """As `load_module`, of tensors that are in memory. file: what errors call them."""
+    """Put a stored state into a module of the same structure.
+
+    Tensors that have grown since the module was made (a head with more rows, another frozen adapter)
+    take the stored shape; empty buffers take any, and those that came into being later are added, but neither
+    below the submodule `closed`. WeightsError names what does not fit, or is not a number. file: what it
+    calls the state.
+    """
     present = module.state_dict()
     missing = present.keys() - stored.keys()
     if missing:

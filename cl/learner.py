@@ -7,20 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from cl import snapshot
+from cl import restoring, snapshot
 from cl.checkpoint import (
+    check_layout,
     load_json,
-    load_module,
     load_state,
     load_tensors,
     replacing_together,
     save_json,
-    save_module,
     save_tensors,
     settle,
 )
@@ -28,10 +28,10 @@ from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
 from cl.data import AUGMENTATIONS, ArrayDataset, Batch, Order, Union, batches
 from cl.data.arrays import Array
 from cl.data.cache import create_cache
-from cl.errors import ConfigurationError, require, suggest
+from cl.errors import ConfigurationError, WeightsError, explained, require, suggest
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build
-from cl.learner_file import ATTRIBUTES, FORMAT, read_learner
+from cl.learner_file import DESCRIPTION, STATE, Kept, read_learner, write_learner
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
@@ -148,11 +148,11 @@ class Learner:
             raise ConfigurationError("learn(images, labels): labels are missing.")
         else:
             experience = Experience.of(data, labels, self.class_names, self.experiences)
-        before = self._remember()
+        before, trained_numbers = self._kept(copy=True), self.trained_numbers
         try:
             return self.learn_experience(experience, on_step)
         except BaseException:
-            self._go_back(before)
+            self._go_back(before, trained_numbers)
             raise
 
     def learn_experience(
@@ -201,7 +201,7 @@ class Learner:
                 load_json(midway / "training.json"),
             )
             snapshot.put_tensors(self.state, tensors)
-            snapshot.put(self.state, tensors, values["attributes"], self.fabric.device)
+            restoring.put(self.state, tensors, values["attributes"], self.fabric.device)
         training = Training(self.fabric, self.methods, self.run, data, experience.index)
         if midway is not None:
             training.load(tensors, values["training"])
@@ -210,30 +210,42 @@ class Learner:
         self.training = None
         return steps
 
-    def _remember(self) -> tuple[Any, ...]:
-        """Copies of all that learning changes: what `save` would write."""
-        tensors, values = snapshot.take(self.state, self.built)
-        facts = (self.class_names, self.experiences, self.image_shape, self.trained_numbers)
-        return (
-            snapshot.copies(self.state),
-            {k: t.clone() for k, t in tensors.items()},
-            values,
-            facts,
-        )
+    def _kept(self, copy: bool = False) -> Kept:
+        """All that learning changes; as copies, which stay as they are when it goes on."""
+        attributes, values = snapshot.take(self.state, self.built)
+        state = snapshot.copies(self.state) if copy else self.state.state_dict()
+        if copy:
+            attributes = {name: tensor.clone() for name, tensor in attributes.items()}
+        facts = (self.class_names, self.experiences, self.image_shape, self.run_id)
+        return Kept(state, attributes, values, *facts, self.model.pretrained)
 
-    def _go_back(self, before: tuple[Any, ...]) -> None:
-        """Be what `_remember` saw: built anew, as a learner that is opened."""
-        state, tensors, values, facts = before
-        cache, pretrained = self.model.cache, self.model.pretrained
-        recipe = OmegaConf.create(self.recipe)
-        recipe.backbone.pretrained = False
-        again = Learner(recipe, self.stream, self.stream_augmentation, self.fabric)
-        load_state(again.state, state, "the copy")
-        snapshot.put(again.state, tensors, values, self.fabric.device)
-        again.model.cache, again.model.pretrained, again.recipe = cache, pretrained, self.recipe
-        vars(self).update(vars(again))
-        self.class_names, self.experiences, self.image_shape, self.trained_numbers = facts
+    def _become(self, kept: Kept, where: object, closed: str | None = None) -> None:
+        """Be, newly built, the learner of which this was kept. where, closed: as in `load_state`."""
+        load_state(self.state, kept.state, where, closed)
+        restoring.put(self.state, kept.attributes, kept.values, self.fabric.device)
+        self.class_names, self.experiences = kept.class_names, kept.experiences
+        self.image_shape, self.run_id = kept.image_shape, kept.run_id
+        self.model.pretrained = kept.pretrained
         self.to_device()
+
+    @classmethod
+    def _built(
+        cls, recipe: DictConfig, stream: StreamInfo, augmentation: str, fabric: Fabric | None = None
+    ) -> Learner:
+        """A learner of this recipe whose weights are still to come."""
+        bare = recipe.copy()
+        bare.backbone.pretrained = False
+        learner = cls(bare, stream, augmentation, fabric)
+        learner.recipe = dict(recipe)
+        return learner
+
+    def _go_back(self, before: Kept, trained_numbers: int | None) -> None:
+        """Be what was kept before: built anew, as a learner that is opened."""
+        recipe = OmegaConf.create(self.recipe)
+        again = self._built(recipe, self.stream, self.stream_augmentation, self.fabric)
+        again._become(before, "the copy")
+        again.model.cache, again.trained_numbers = self.model.cache, trained_numbers
+        vars(self).update(vars(again))
 
     def save_midway(self, folder: Path) -> None:
         """Between two steps of `learn`: write what is needed to go on with the next step, as `write` does."""
@@ -300,22 +312,9 @@ class Learner:
 
     def write(self, folder: Path) -> None:
         """Write the files of `save` into a new folder; whoever calls seals it."""
-        tensors, values = snapshot.take(self.state, self.built)
-        save_module(self.state, folder / "state.safetensors")
-        save_tensors(tensors, folder / ATTRIBUTES)
-        content = {
-            "format": FORMAT,
-            "attributes": values,
-            "run": self.run_id,
-            "recipe": OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True),
-            "stream": asdict(self.stream),
-            "augmentation": self.stream_augmentation,
-            "class_names": self.class_names,
-            "experiences": self.experiences,
-            "image_shape": self.image_shape,
-            "pretrained": self.model.pretrained,
-        }
-        save_json(content, folder / "learner.json")
+        recipe = OmegaConf.to_container(OmegaConf.create(self.recipe), resolve=True)
+        stream = asdict(self.stream)
+        write_learner(self._kept(), recipe, stream, self.stream_augmentation, folder)
 
     @classmethod
     def load(
@@ -329,25 +328,29 @@ class Learner:
         names what may not be built.
         """
         settle(folder)
-        content = read_learner(folder)
+        content, kept = read_learner(folder)
         if trainer is not None:
             content["recipe"]["trainer"] = trainer
-        recipe = as_config(content["recipe"], folder / "learner.json")
+        recipe = as_config(content["recipe"], folder / DESCRIPTION)
         check_trust(recipe, KINDS, trust)
-        opened = recipe.copy()
-        opened.backbone.pretrained = False  # the weights are in the state
-        learner = cls(opened, StreamInfo(**content["stream"]), content["augmentation"])
-        load_module(learner.state, folder / "state.safetensors", closed="model")
-        if content["format"] > 1:  # version 0.1 kept no attributes
-            tensors = load_tensors(folder / ATTRIBUTES)
-            snapshot.put(learner.state, tensors, content["attributes"], learner.fabric.device)
-        learner.recipe = dict(recipe)
-        learner.model.pretrained = content["pretrained"]
-        learner.class_names = tuple(content["class_names"])
-        learner.experiences, learner.run_id = content["experiences"], content.get("run")
-        learner.image_shape = content["image_shape"] and tuple(content["image_shape"])
-        learner.to_device()
+        learner = cls._built(recipe, StreamInfo(**content["stream"]), content["augmentation"])
+        learner._become(kept, folder / STATE, closed="model")
+        check_layout({**kept.state, **kept.attributes}, content.get("layout"), folder)
+        learner._try_out(folder)
         return learner
+
+    def _try_out(self, folder: Path) -> None:
+        """Raise WeightsError unless what was opened answers, with a number for each class."""
+        if not self.class_names or self.image_shape is None:
+            return
+        noise = np.random.default_rng(0).integers(0, 256, (2, *self.image_shape), np.uint8)
+        with explained(WeightsError, f"{folder} does not fit together"):
+            task = 0 if self.strategy.needs_task_id else None
+            logits = self.logits(ArrayDataset.unlabelled(noise), task)
+            if logits.shape != (2, self.seen):
+                raise ValueError(f"{logits.shape[1]} answers for {self.seen} classes")
+            if (logits.isnan() | logits.isposinf()).any():
+                raise ValueError("its answers are no numbers")
 
     def export(self, file: Path) -> None:
         """Write weights that plain timm loads, adapters merged, and the class names beside them.

@@ -17,7 +17,7 @@ from cl.config import HARMLESS, LATER, covered
 from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError
 from cl.learner import Learner
-from cl.learner_file import FILES, read_learner
+from cl.learner_file import FILES, read_description
 from cl.matrix import AccuracyMatrix
 from cl.run_folder import Checkpoints, load_run_config, load_run_id, runs_folder
 
@@ -79,7 +79,7 @@ def _take_between(
     matrix = AccuracyMatrix.read(folder / "accuracy_matrix.csv", rows)
     check_matrix(progress, matrix, checkpoint)
     # The checkpoint of an older version has no config.
-    recorded = progress.get("config") or read_learner(checkpoint)["recipe"]
+    recorded = progress.get("config") or read_description(checkpoint)["recipe"]
     changes = changes_since(recorded, cfg, checkpoint)
     trainer: Any = OmegaConf.to_container(cfg.trainer)
     learner = Learner.load(checkpoint, trust, trainer)

@@ -1,9 +1,9 @@
 """What a learner holds, as tensors and plain values, and back again.
 
 Torch finds parameters and buffers. A method also has attributes: counters, sets, generators, arrays. They
-are found here, written as JSON with their tensors beside it, and put into a learner that was built anew
-by the same recipe. What cannot be written is left alone if it cannot change and is the very object that was
-there when the learner was built, and refused otherwise: nothing is lost without a word.
+are found here, written as JSON with their tensors beside it, and put (`cl.restoring`) into a learner that
+was built anew by the same recipe. What cannot be written is left alone if it cannot change and is the very
+object that was there when the learner was built, and refused otherwise: nothing is lost without a word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from cl.errors import PalimpsestError, WeightsError
+from cl.errors import PalimpsestError
 
 Tensors = dict[str, Tensor]
 Values = dict[str, Any]
@@ -82,17 +82,6 @@ def take(root: nn.Module, built: Built) -> tuple[Tensors, Values]:
         if len(writer.tensors) > before or encoded != built.values.get(key):
             values[key] = encoded
     return writer.tensors, values
-
-
-def put(root: nn.Module, tensors: Tensors, values: Values, device: torch.device) -> None:
-    """Put what `take` gave into modules of the same structure."""
-    modules = dict(root.named_modules())
-    for key, value in values.items():
-        path, _, name = key.partition(":")
-        if path not in modules:
-            raise WeightsError(f"This learner has no {path}, for which {name} was kept.")
-        present = getattr(modules[path], name, None)
-        setattr(modules[path], name, decode(value, present, tensors, device))
 
 
 def copies(root: nn.Module) -> Tensors:
@@ -251,39 +240,3 @@ def _described(value: Any) -> str:
         if kind.__module__ == "builtins"
         else f"a {kind.__module__}.{kind.__name__}"
     )
-
-
-def decode(encoded: dict[str, Any], present: Any, tensors: Tensors, device: torch.device) -> Any:
-    """The value again. present: what is there now; generators, modules and objects are set, not replaced."""
-    ((kind, content),) = encoded.items()
-    if kind == "value":
-        return content
-    if kind in ("tensor", "cpu"):
-        return tensors[content].to(device if kind == "tensor" else "cpu")
-    if kind in ("array", "number"):
-        array = tensors[content].numpy()
-        return array if kind == "array" else array[()]
-    if kind == "generator":
-        generator = present if isinstance(present, Generator) else torch.Generator()
-        generator.set_state(tensors[content])
-        return generator
-    if kind in SEQUENCES:
-        there = list(present) if isinstance(present, list | tuple | deque) else []
-        there += [None] * (len(content) - len(there))
-        items = (decode(e, now, tensors, device) for e, now in zip(content, there, strict=False))
-        return SEQUENCES[kind](items)
-    if kind in MAPPINGS or kind == "filled":
-        pairs = [(decode(k, None, tensors, device), v) for k, v in content]
-        known = present if isinstance(present, dict) else {}
-        found = {k: decode(v, known.get(k), tensors, device) for k, v in pairs}
-        if kind in MAPPINGS:
-            return MAPPINGS[kind](found)
-        present.clear()
-        present.update(found)
-    if kind == "module":
-        named = {name: tensors[key] for item in content for name, key in item.items()}
-        present.load_state_dict(named)
-    elif kind == "object":
-        for name, value in content.items():
-            setattr(present, name, decode(value, getattr(present, name, None), tensors, device))
-    return present

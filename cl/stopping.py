@@ -13,6 +13,9 @@ from typing import Any
 
 from cl.errors import PalimpsestError
 
+WORDS = ("null", "true", "false", "nan", "inf")
+"""What Hydra takes for something else than text."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -67,7 +70,12 @@ class StopRequest:
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with the run in `folder`, quoted for the shell and for Hydra."""
-    value = str(folder)
-    if not re.fullmatch(r"[\w./+-]+", value, re.ASCII):
-        value = "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
-    return f"python run.py {shlex.quote(f'resume={value}')}"
+    return f"python run.py {shlex.quote(f'resume={quoted(str(folder))}')}"
+
+
+def quoted(text: str) -> str:
+    """A text as a value of the command line: in quotes, unless Hydra reads it as it is without them."""
+    if re.fullmatch(r"[A-Za-z_./][\w./+-]*", text, re.ASCII) and text.lower() not in WORDS:
+        return text
+    # Backslashes count only before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"

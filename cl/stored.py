@@ -41,7 +41,7 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises DataError when the file or a line of it is too large, or cannot be read.
     """
-    _require_file(file, LINES_BYTES, DataError)
+    require_file(file, LINES_BYTES, DataError)
     with file.open("rb") as lines:
         while line := lines.readline(LINE_BYTES + 1):
             if len(line) > LINE_BYTES:
@@ -133,7 +133,7 @@ _PlainLoader.add_implicit_resolver(
 def _parsed(
     file: Path, limit: int, parse: Callable[[str], Any], error: type[PalimpsestError]
 ) -> Any:
-    _require_file(file, limit, error)
+    require_file(file, limit, error)
     try:
         with file.open("rb") as content:
             text = content.read(limit + 1).decode("utf-8")
@@ -148,8 +148,8 @@ def _parsed(
         raise error(f"{file} is damaged: {_first_line(problem)}.") from None
 
 
-def _require_file(file: Path, limit: int, error: type[PalimpsestError]) -> None:
-    """A pipe in the place of the file would be waited for."""
+def require_file(file: Path, limit: int, error: type[PalimpsestError] = DataError) -> None:
+    """Raise `error` unless this is a file of at most `limit` bytes: a pipe would be waited for."""
     try:
         size = file.stat().st_size
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.fuzz.harness import Kind
 from benchmarks.toys import DATA, SIDE, compose, pixels, save_pixels
-from cl.checkpoint import save_module, seal
+from cl.checkpoint import save_tensors, seal
 from cl.data import ArrayDataset
 from cl.experiment import Experiment
 from cl.instantiate import build
@@ -90,7 +90,7 @@ class Weights(Kind):
     def make(self, folder: Path) -> None:
         save_pixels(folder / DATA)
         learner = Learner(compose(), build(compose().stream, "stream").info)
-        save_module(learner.model.backbone, folder / "weights.safetensors")
+        save_tensors(learner.model.backbone.state_dict(), folder / "weights.safetensors")
 
     def read(self, folder: Path) -> Any:
         cfg = compose("backbone.pretrained=true", "backbone.weights=weights.safetensors")

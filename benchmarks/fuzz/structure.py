@@ -174,9 +174,9 @@ CELLS = (
 
 def tensors(content: bytes, chance: Random) -> bytes:
     """A safetensors file: a tensor renamed, reshaped, retyped, damaged in its values, or missing."""
-    if chance.random() < 0.2:
-        return _header(content, chance)
     stored = load(content)
+    if chance.random() < 0.2 or not stored:
+        return _header(content, chance)
     name = chance.choice(list(stored))
     deed, change = chance.choice(list(TENSORS.items()))
     if deed == "rename":

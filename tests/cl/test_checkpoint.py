@@ -14,10 +14,10 @@ from cl.checkpoint import (
     check_seal,
     checksum,
     load_json,
-    load_module,
+    load_state,
+    load_tensors,
     replacing_together,
     save_json,
-    save_module,
     save_tensors,
     seal,
     settle,
@@ -38,9 +38,9 @@ def test_grown_and_added_tensors_come_back(tmp_path: Path) -> None:
     state = State()
     state.head.grow(3, torch.Generator())
     state.anchors["head.weight"] = torch.randn(3, 4)
-    save_module(state, tmp_path / "s.safetensors")
+    save_tensors(state.state_dict(), tmp_path / "s.safetensors")
     fresh = State()
-    load_module(fresh, tmp_path / "s.safetensors")
+    load_state(fresh, load_tensors(tmp_path / "s.safetensors"), tmp_path / "s.safetensors")
     assert torch.equal(fresh.head.weight, state.head.weight)
     assert fresh.head.weight.requires_grad
     assert torch.equal(fresh.anchors["head.weight"], state.anchors["head.weight"])
@@ -48,22 +48,25 @@ def test_grown_and_added_tensors_come_back(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    save_module(LinearHead(4), tmp_path / "s.safetensors")
+    save_tensors(LinearHead(4).state_dict(), tmp_path / "s.safetensors")
     with pytest.raises(WeightsError, match=r"lacks head\.bias, head\.weight"):
-        load_module(State(), tmp_path / "s.safetensors")
-    save_module(
-        nn.ModuleDict({"head": LinearHead(4), "other": LinearHead(4)}), tmp_path / "s.safetensors"
+        load_state(State(), load_tensors(tmp_path / "s.safetensors"), tmp_path / "s.safetensors")
+    save_tensors(
+        nn.ModuleDict({"head": LinearHead(4), "other": LinearHead(4)}).state_dict(),
+        tmp_path / "s.safetensors",
     )
     with pytest.raises(WeightsError, match="no other"):
-        load_module(State(), tmp_path / "s.safetensors")
+        load_state(State(), load_tensors(tmp_path / "s.safetensors"), tmp_path / "s.safetensors")
 
 
 def test_damaged_files_are_recognised(tmp_path: Path) -> None:
-    save_module(LinearHead(4), tmp_path / "s.safetensors")
+    save_tensors(LinearHead(4).state_dict(), tmp_path / "s.safetensors")
     content = (tmp_path / "s.safetensors").read_bytes()
     (tmp_path / "s.safetensors").write_bytes(content[:-1])
     with pytest.raises(WeightsError, match="damaged"):
-        load_module(LinearHead(4), tmp_path / "s.safetensors")
+        load_state(
+            LinearHead(4), load_tensors(tmp_path / "s.safetensors"), tmp_path / "s.safetensors"
+        )
     (tmp_path / "j.json").write_text('{"a": ')
     with pytest.raises(WeightsError, match="damaged"):
         load_json(tmp_path / "j.json")
@@ -204,14 +207,14 @@ def edited(tmp_path: Path, **tensors: torch.Tensor) -> Path:
 def test_tensors_must_fit(tmp_path: Path, name: str, tensor: torch.Tensor, said: str) -> None:
     file = edited(tmp_path, **{name: tensor})
     with pytest.raises(WeightsError, match=said):
-        load_module(State(), file, closed="head")
+        load_state(State(), load_tensors(file), file, closed="head")
 
 
 def test_a_method_may_add_and_fill_buffers(tmp_path: Path) -> None:
     state = State()
     state.anchors.register_buffer("later", torch.zeros(0))
     file = edited(tmp_path, **{"anchors.x": torch.ones(2), "anchors.later": torch.ones(2, 3)})
-    load_module(state, file, closed="head")
+    load_state(state, load_tensors(file), file, closed="head")
     assert state.anchors["x"].tolist() == [1, 1]
     assert state.anchors["later"].shape == (2, 3)
 

@@ -128,3 +128,78 @@ def test_a_save_that_fails_leaves_the_earlier_learner(
     assert len(list(folder.iterdir())) == 4, "nothing is left over"
     learner.save(folder)
     assert Learner.load(folder).experiences == 2
+
+
+def change(folder: Path, deed: Any) -> None:
+    """Edit learner.json and seal it again, as someone who knows how."""
+    content = json.loads((folder / "learner.json").read_text())
+    deed(content)
+    (folder / "learner.json").write_text(json.dumps(content))
+    seal(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("strategy:loss", {"value": 1}),  # a hook
+        ("strategy:state_dict", {"value": None}),
+        ("strategy:__class__", {"value": 1}),
+        ("strategy:_modules", {"dict": []}),
+        ("strategy:no name", {"value": 1}),
+        ("strategy:x", {"tensor": "gone"}),
+        ("strategy:x", {"value": [1]}),
+        ("strategy:x", {"set": [{"list": []}]}),
+        ("strategy:x", {"built": None, "value": 3}),
+        ("strategy:x", {"object": {"a": {"value": 1}}}),
+        ("strategy:x", {"module": []}),
+        ("strategy:x", {"filled": []}),
+        ("strategy:x", {"unknown": 1}),
+        ("strategy:x", 3),
+        ("model:cache", {"value": None}),  # the framework's
+        ("nowhere:x", {"value": 1}),
+    ],
+)
+def test_attributes_that_cannot_have_been_kept(
+    stored: Path, tmp_path: Path, key: str, value: Any
+) -> None:
+    change(copy(stored, tmp_path), lambda content: content.update(attributes={key: value}))
+    with pytest.raises(WeightsError, match=r"cannot be what was kept|This learner has no"):
+        Learner.load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["\x1b[31mred"], [" cat"], ["cafe\u0301"], [""]])
+def test_names_are_those_that_classes_can_have(
+    stored: Path, tmp_path: Path, names: list[str]
+) -> None:
+    change(copy(stored, tmp_path), lambda content: content.update(class_names=names))
+    with pytest.raises(WeightsError, match="class_names cannot be"):
+        Learner.load(tmp_path)
+
+
+def test_names_and_head_must_fit(stored: Path, tmp_path: Path) -> None:
+    change(copy(stored, tmp_path), lambda content: content["class_names"].append("one more"))
+    with pytest.raises(WeightsError, match="answers for"):
+        Learner.load(tmp_path)
+
+
+def test_a_tensor_under_another_name_is_noticed(tmp_path: Path, compose: Compose) -> None:
+    learner = Learner(compose("strategy=ewc"), toy_stream().info)
+    learner.learn(toy_stream().experience(0))
+    learner.save(tmp_path)
+    file = tmp_path / "state.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.startswith("strategy."))
+    tensors[f"{name}x"] = tensors.pop(name)
+    save_file(tensors, file)
+    seal(tmp_path)
+    with pytest.raises(WeightsError, match=r"not those that were written|lacks"):
+        Learner.load(tmp_path)
+
+
+def test_an_enormous_file_is_not_read_to_its_end(stored: Path, tmp_path: Path) -> None:
+    copy(stored, tmp_path)
+    for file, size in (("state.safetensors", 1 << 36), ("learner.json", 1 << 36)):
+        with (tmp_path / file).open("r+b") as content:
+            content.truncate(size)
+        with pytest.raises(WeightsError, match="is damaged"):
+            Learner.load(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl import snapshot
+from cl import restoring, snapshot
 from cl.checkpoint import load_json, load_tensors, save_json, save_tensors
 from cl.data import Batch
 from cl.learner import Learner
@@ -53,7 +53,7 @@ def again(holder: Holder, folder: Path) -> Holder:
     save_tensors(tensors, folder / "t.safetensors")
     save_json(values, folder / "v.json")
     stored = load_tensors(folder / "t.safetensors"), load_json(folder / "v.json")
-    snapshot.put(fresh, *stored, CPU)
+    restoring.put(fresh, *stored, CPU)
     assert built.values
     return fresh
 

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chi2
 
 from cl import snapshot
-from cl.checkpoint import load_module, save_module
+from cl.checkpoint import load_state, load_tensors, save_tensors
 from cl.data import ArrayDataset, Batch, Memory
 from cl.data.memory import Rehearsal, rank_within
 from cl.errors import ConfigurationError, DataError
@@ -164,9 +164,11 @@ def test_nothing_fits() -> None:
 def test_a_saved_memory_goes_on_where_it_was(filling: str, tmp_path: Path) -> None:
     first, second = numbered([n % 3 for n in range(30)]), numbered([n % 5 for n in range(30)])
     memory = filled(Memory(9, filling=filling), first, 4)
-    save_module(memory, tmp_path / "memory.safetensors")
+    save_tensors(memory.state_dict(), tmp_path / "memory.safetensors")
     opened = Memory(9, filling=filling)
-    load_module(opened, tmp_path / "memory.safetensors")
+    load_state(
+        opened, load_tensors(tmp_path / "memory.safetensors"), tmp_path / "memory.safetensors"
+    )
     for each in (memory, opened):
         filled(each, second, 4, seed=1)
     for name, tensor in memory.state_dict().items():
@@ -229,9 +231,11 @@ def test_token_ids_are_stored_as_they_are_and_come_back_from_a_file(tmp_path: Pa
     drawn = memory.draw(4, generator(0))
     stored = {tuple(row) for row in data.images.tolist()}
     assert len({tuple(row) for row in drawn.images.tolist()} & stored) == 4
-    save_module(memory, tmp_path / "memory.safetensors")
+    save_tensors(memory.state_dict(), tmp_path / "memory.safetensors")
     again = Memory(4)
-    load_module(again, tmp_path / "memory.safetensors")
+    load_state(
+        again, load_tensors(tmp_path / "memory.safetensors"), tmp_path / "memory.safetensors"
+    )
     assert torch.equal(again.images, memory.images)
     filled(again, data, 3)
     assert again.images.dtype == torch.int32
