@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from cl.checkpoint import load_tensors, save_tensors
 from cl.errors import WeightsError
+
+OWN = re.compile(r"[^/]+/[0-9a-f]{32}\.safetensors(\.partial)?")
+"""What the cache calls its files, as seen from its folder."""
 
 STALE = 3600.0
 """A file that was begun so many seconds ago and is not complete is of a process that was killed."""
@@ -67,11 +71,11 @@ def delete(file: Path) -> bool:
 def shrink(folder: Path, limit: float) -> None:
     """Delete what killed processes began, and the oldest features until `folder` takes `limit` bytes.
 
-    All that lies below the folder is counted; what is not of the cache is not deleted.
+    All that lies below the folder is counted; what does not have a name of the cache's is not deleted.
     """
     total, kept = 0, []
     for written, size, file in _sizes(folder):
-        own = len(file.relative_to(folder).parts) == 2
+        own = OWN.fullmatch(file.relative_to(folder).as_posix()) is not None
         if own and file.suffix == ".partial" and written < time.time() - STALE:
             delete(file)
             continue

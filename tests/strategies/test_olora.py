@@ -115,7 +115,7 @@ def test_the_penalty_can_be_divided_by_the_number_of_matrices(compose: Compose) 
     length = (0.7**2 + 0.4**2) ** 0.5
     assert plain.penalty().item() == pytest.approx(0.7 + length)
     assert divided.penalty().item() == pytest.approx(0.7 / 8 + length)
-    assert divided.logged["orthogonality"].item() == pytest.approx(0.7 / 8)
+    assert divided.run.logged["orthogonality"].item() == pytest.approx(0.7 / 8)
 
 
 def test_gradient_descent_on_the_penalty_makes_the_subspaces_orthogonal(compose: Compose) -> None:

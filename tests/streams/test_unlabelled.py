@@ -141,14 +141,14 @@ def test_a_test_time_method_runs_on_it(compose: Compose) -> None:
     experiment = Experiment(compose("strategy=custom", *targets), loggers=[])
     model = experiment.learner.model
     seen: list[Tensor] = []
-    learn = experiment.learner.learn
+    learn = experiment.learner.learn_experience
 
     def watched(experience: Experience, *rest: Any, **more: Any) -> int:
         steps = learn(experience, *rest, **more)
         seen.append(next(p for n, p in model.backbone.named_parameters() if "norm" in n).clone())
         return steps
 
-    experiment.learner.learn = watched  # type: ignore[method-assign]
+    experiment.learner.learn_experience = watched  # type: ignore[method-assign]
     summary = experiment.run()
     assert not torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[1], seen[2])

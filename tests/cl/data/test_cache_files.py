@@ -184,8 +184,8 @@ def test_several_processes_share_a_folder(tmp_path: Path) -> None:
 def test_what_killed_processes_began_is_deleted_and_all_is_counted(tmp_path: Path) -> None:
     file = written(tmp_path)
     size = file.stat().st_size
-    old, new = (file.with_name(f"{name}.safetensors.partial") for name in ("old", "new"))
-    foreign = tmp_path / "notes.txt"
+    old, new = (file.with_name(f"{name * 32}.safetensors.partial") for name in "ab")
+    foreign = file.with_name("my_weights.safetensors")
     for other in (old, new, foreign):
         other.write_bytes(bytes(size))
     os.utime(old, (0, file.stat().st_mtime - STALE - 60))
@@ -198,11 +198,11 @@ def test_what_killed_processes_began_is_deleted_and_all_is_counted(tmp_path: Pat
 def test_the_oldest_features_go_first(tmp_path: Path) -> None:
     file = written(tmp_path)
     for age in (1, 2, 3):
-        older = file.with_name(f"{age}.safetensors")
+        older = file.with_name(f"{age:032x}.safetensors")
         shutil.copy(file, older)
         os.utime(older, (0, file.stat().st_mtime - age))
     shrink(tmp_path, 2.5 * file.stat().st_size)
-    assert {path.name for path in file.parent.iterdir()} == {file.name, "1.safetensors"}
+    assert {path.name for path in file.parent.iterdir()} == {file.name, f"{1:032x}.safetensors"}
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_run(
