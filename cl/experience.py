@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from cl.data.arrays import Array, ArrayDataset
+from cl.data.arrays import Array, ArrayDataset, check_array
 from cl.data.unlabelled import Unlabelled
 from cl.errors import DataError
 from cl.names import class_name
@@ -38,9 +39,12 @@ class Experience:
 
         known: the classes so far. DataError for labels of another type, and if there is not one for each.
         """
-        given = [class_name(label) for label in labels]
+        check_array(images, "learn(images, labels)")
+        given = [class_name(label) for label in _in_order(labels)]
         if len(given) != len(images):
             raise DataError(f"{len(images)} images, but {len(given)} labels; give one for each.")
+        if not given:
+            raise DataError("learn(images, labels): there are no images.")
         names = tuple(dict.fromkeys((*known, *given)))
         number = {name: label for label, name in enumerate(names)}
         targets = np.array([number[name] for name in given], dtype=np.int64)
@@ -61,6 +65,19 @@ class Experience:
     def labelled(self) -> bool:
         """Whether the training images have labels; if not, `classes` is empty."""
         return not isinstance(self.train, Unlabelled)
+
+
+def _in_order(labels: object) -> Iterable[object]:
+    """The labels one by one; a DataError for what has no order, or is a single one."""
+    if isinstance(labels, Tensor):
+        labels = labels.cpu().numpy()
+    single = isinstance(labels, str | bytes) or not getattr(labels, "shape", True)
+    if single or isinstance(labels, Set | Mapping) or not isinstance(labels, Iterable):
+        raise DataError(
+            f"learn(images, labels): labels must be in the order of the images, in an array or a list, "
+            f"not {type(labels).__name__}."
+        )
+    return labels
 
 
 @dataclass(frozen=True)

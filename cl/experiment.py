@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from cl.learner import KINDS as LEARNER_KINDS
 from cl.learner import Learner
 from cl.loggers import ExperienceResult, Logger, RunInfo, Shielded
 from cl.metrics import summarise
+from cl.midway import MidwayError
 from cl.resuming import Standing, find_standing, packages, run_to_resume
 from cl.run_folder import (
     Checkpoints,
@@ -68,9 +70,7 @@ class Experiment:
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
         self.stream: Stream = build(cfg.stream, "stream")
-        standing = standing or Standing(create_run_id())
-        self.learner = standing.learner or Learner(cfg, self.stream.info, self.stream.augmentation)
-        self.run_id = self.learner.run_id = standing.run
+        self._stand(standing or Standing(create_run_id()))
         fabric = self.learner.fabric
         self.leads = fabric.is_global_zero  # of several processes one writes and reports
         self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
@@ -79,14 +79,24 @@ class Experiment:
         if folder is None and self.leads:
             folder = create_run_folder(cfg, self.names)
         self.folder = Path(fabric.broadcast(str(folder)))
-        self.matrix = standing.matrix
-        self.seconds, self.steps = standing.seconds, standing.steps
-        self.changes = standing.changes
         self.checkpoints = Checkpoints(self.folder)
-        self.midway, self.steps_midway = standing.midway, standing.steps_midway
         self.stop = StopRequest()
         if not self.keeps_checkpoints:
             self.stop.notice = f"Stopping. {self.again}"
+
+    @property
+    def midway(self) -> Path | None:
+        """The checkpoint inside the next experience from which that goes on."""
+        return self.standing.midway
+
+    def _stand(self, standing: Standing) -> None:
+        """Be where a run stands."""
+        info, augmentation = self.stream.info, self.stream.augmentation
+        self.learner = standing.learner or Learner(self.cfg, info, augmentation)
+        self.run_id = self.learner.run_id = standing.run
+        self.matrix, self.changes = standing.matrix, standing.changes
+        self.seconds, self.steps = standing.seconds, standing.steps
+        self.standing, self.steps_midway = standing, standing.steps_midway
 
     @classmethod
     def resume(
@@ -171,24 +181,33 @@ class Experiment:
             **describe(device),
         }
 
+    def _learn(self, experience: Experience, on_step: Callable[[Progress], None]) -> int:
+        """Learn an experience, or what is left of it; returns the number of steps."""
+        midway, self.standing.midway = self.standing.midway, None
+        try:
+            return self.learner.learn_experience(experience, on_step, midway)
+        except MidwayError as error:
+            print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
+        assert self.standing.before_midway is not None
+        self._stand(self.standing.before_midway())
+        return self._learn(experience, on_step)
+
     def _experience(self, experience: Experience) -> None:
         start = time.perf_counter()
-        before = self.seconds
         self.saved = time.monotonic()
         report = self._reporter(start)
 
         def on_step(progress: Progress) -> None:
             report(progress)
-            self.seconds = before + time.perf_counter() - start
+            self.seconds = self.standing.seconds + time.perf_counter() - start
             if progress.step < progress.steps:
                 self._checkpoint_midway(progress)
 
-        midway, self.midway = self.midway, None
-        steps = self.learner.learn_experience(experience, on_step, midway)
+        steps = self._learn(experience, on_step)
         trained = time.perf_counter()
         self.matrix.add(evaluate(self.learner, self.stream, experience.index))
         evaluated = time.perf_counter()
-        self.seconds = before + evaluated - start
+        self.seconds = self.standing.seconds = self.standing.seconds + evaluated - start
         self.steps += steps
         if self.leads:
             self.matrix.append_to(self.folder / "accuracy_matrix.csv")

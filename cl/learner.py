@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from cl import restoring, snapshot
 from cl.checkpoint import (
     check_layout,
-    load_json,
     load_state,
-    load_tensors,
     replacing_together,
     save_json,
-    save_tensors,
     settle,
 )
 from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object
@@ -32,6 +29,7 @@ from cl.errors import ConfigurationError, WeightsError, explained, require, sugg
 from cl.experience import Experience, StreamInfo
 from cl.instantiate import build
 from cl.learner_file import DESCRIPTION, STATE, Kept, read_learner, write_learner
+from cl.midway import checking, load_midway, write_midway
 from cl.models.backbone import compile_blocks, create_backbone
 from cl.models.export import export
 from cl.models.model import Model
@@ -163,7 +161,8 @@ class Learner:
     ) -> int:
         """As `learn`, for a run that has its checkpoints: if it fails, the learner is of no use any more.
 
-        midway: what `save_midway` wrote in this experience; the learner must be as it was before it.
+        midway: what `save_midway` wrote in this experience; the learner must be as it was before it. A
+        MidwayError if it cannot be what was written.
         """
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
@@ -195,16 +194,15 @@ class Learner:
         for hooks in self.methods:
             hooks.before_training(steps)
         self.begun = snapshot.survey(self.state)
-        if midway is not None:
-            tensors, values = (
-                load_tensors(midway / "training.safetensors"),
-                load_json(midway / "training.json"),
-            )
-            snapshot.put_tensors(self.state, tensors)
-            restoring.put(self.state, tensors, values["attributes"], self.fabric.device)
-        training = Training(self.fabric, self.methods, self.run, data, experience.index)
-        if midway is not None:
-            training.load(tensors, values["training"])
+        if midway is None:
+            training = Training(self.fabric, self.methods, self.run, data, experience.index)
+        else:
+            with checking(midway):
+                tensors, values = load_midway(midway)
+                snapshot.put_tensors(self.state, tensors)
+                restoring.put(self.state, tensors, values["attributes"], self.fabric.device)
+                training = Training(self.fabric, self.methods, self.run, data, experience.index)
+                training.load(tensors, values["training"])
         self.training = training
         training.train(lambda order: self.training_batches(data, order), on_step)
         self.training = None
@@ -254,8 +252,7 @@ class Learner:
         attributes, values = snapshot.take(self.state, self.begun)
         tensors = {**snapshot.take_tensors(self.state), **attributes}
         more, progress = self.training.state()
-        save_tensors({**tensors, **more}, folder / "training.safetensors")
-        save_json({"attributes": values, "training": progress}, folder / "training.json")
+        write_midway(folder, {**tensors, **more}, {"attributes": values, "training": progress})
 
     @property
     def seen(self) -> int:

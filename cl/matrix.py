@@ -18,7 +18,9 @@ import numpy as np
 from cl.checkpoint import replace_text
 from cl.errors import DataError
 from cl.metrics import Matrix
+from cl.stored import require_file
 
+MATRIX_BYTES = 1 << 28
 ROUNDING = 1e-6
 """The shares in the file have six decimals."""
 
@@ -122,10 +124,9 @@ class AccuracyMatrix:
     @classmethod
     def read(cls, file: Path, rows: int | None = None) -> AccuracyMatrix:
         """The first `rows` experiences of a CSV file, or all of them; DataError if they cannot be right."""
+        require_file(file, MATRIX_BYTES)
         try:
             matrix = cls(_parse(file.read_text(encoding="utf-8"), rows))
-        except FileNotFoundError:
-            raise DataError(f"{file} is missing.") from None
         except (OSError, ValueError) as error:
             raise DataError(f"{file} is damaged: {error}") from None
         if matrix.rows < (rows or 0) or (rows is None and not matrix.rows):

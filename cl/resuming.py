@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cl.changes import BESIDE, SEARCHED, changes_since, differences, noted, plain
-from cl.checkpoint import check_numbers, check_seal, is_count, load_json, load_tensors
+from cl.checkpoint import check_seal, is_count, load_json
 from cl.config import HARMLESS, LATER, covered
 from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError
 from cl.learner import Learner
 from cl.learner_file import FILES, read_description
 from cl.matrix import AccuracyMatrix
+from cl.midway import TENSORS, VALUES, load_midway
 from cl.run_folder import Checkpoints, load_run_config, load_run_id, runs_folder
 
 BETWEEN = (*FILES, "progress.json")
-MIDWAY = ("training.safetensors", "training.json", "progress.json")
+MIDWAY = (TENSORS, VALUES, "progress.json")
 """What the seals of the two kinds of checkpoints must cover."""
 
 
@@ -32,7 +34,8 @@ class Standing:
 
     run: the id of the run; None for a run of a version that gave none. changes: what was changed when the
     run was resumed: key, before, after, experience and step from which on it holds, date. midway: a
-    checkpoint inside the experience that comes next, steps_midway of which are done.
+    checkpoint inside the experience that comes next, steps_midway of which are done; should it turn out to be
+    of no use, before_midway says where the run stands without it.
     """
 
     run: str | None = None
@@ -43,10 +46,15 @@ class Standing:
     changes: list[dict[str, Any]] = field(default_factory=list)
     midway: Path | None = None
     steps_midway: int = 0
+    before_midway: Callable[[], Standing] | None = None
 
 
-def find_standing(folder: Path, cfg: DictConfig, trust: Sequence[str]) -> Standing:
+def find_standing(
+    folder: Path, cfg: DictConfig, trust: Sequence[str], passed_over: Sequence[Path] = ()
+) -> Standing:
     """Where the run in `folder` goes on: after its last checkpoint that is whole and its own.
+
+    passed_over: checkpoints that have turned out to be of no use.
 
     What is passed over is said. A ConfigurationError if `cfg` is not what the checkpoints were made with.
     """
@@ -62,8 +70,12 @@ def find_standing(folder: Path, cfg: DictConfig, trust: Sequence[str]) -> Standi
         if between:
             print("There is none before it: the run begins again.", file=sys.stderr)
     for checkpoint in reversed(Checkpoints(folder).midway(standing.matrix.rows)):
+        if checkpoint in passed_over:
+            continue
         try:
             _take_midway(standing, checkpoint, cfg)
+            without = [*passed_over, checkpoint]
+            standing.before_midway = partial(find_standing, folder, cfg, trust, without)
             break
         except WeightsError as error:
             print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
@@ -104,9 +116,9 @@ def _take_midway(standing: Standing, checkpoint: Path, cfg: DictConfig) -> None:
             f"The experience is begun again, with another {' and '.join(begun)}.", file=sys.stderr
         )
         return
-    for name, tensor in load_tensors(checkpoint / "training.safetensors").items():
-        if name.startswith("model."):
-            check_numbers(tensor, f"{checkpoint}: {name}")
+    _, values = load_midway(checkpoint)
+    if values["training"].get("step") != progress["steps"]:
+        raise WeightsError(f"{checkpoint} is damaged: its files are of different steps.")
     standing.run, standing.midway = progress.get("run"), checkpoint
     standing.seconds, standing.steps_midway = progress["seconds"], progress["steps"]
     newly = noted(changes, standing.matrix.rows, standing.steps_midway)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -73,6 +74,28 @@ def fields(
             found = type(content[name]).__name__
             raise error(f"{where} is damaged: {name} must be {wanted}, not {found}.")
     return content
+
+
+def require_alike(found: Any, present: Any, where: str) -> None:
+    """Raise ValueError unless `found` has the form of `present`: the same keys, lengths and types.
+
+    Numbers must be finite and not negative.
+    """
+    inner: list[tuple[Any, Any, Any]] = []
+    if isinstance(present, dict):
+        right = isinstance(found, dict) and found.keys() == present.keys()
+        inner = [(key, found[key], present[key]) for key in present if right]
+    elif isinstance(present, list | tuple):
+        right = isinstance(found, list) and len(found) == len(present)
+        inner = [(index, found[index], each) for index, each in enumerate(present) if right]
+    elif type(present) in (int, float):
+        right = type(found) in (int, float) and 0 <= found < math.inf
+    else:
+        right = type(found) is type(present)
+    if not right:
+        raise ValueError(f"{where} cannot be {str(found)[:40]}")
+    for key, value, model in inner:
+        require_alike(value, model, f"{where}.{key}")
 
 
 def as_config(content: Any, where: Path | str) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from cl.checkpoint import check_numbers
 from cl.config import TrainerConfig
 from cl.data import ArrayDataset, Batch, Order
+from cl.data.loading import check_order
 from cl.errors import ConfigurationError, DivergenceError
 from cl.models.model import Model
 from cl.random import derive_seed, generator
+from cl.stored import require_alike
 from cl.strategy import Chain, Hooks, ParameterGroup, Progress, Run
 
 CHECK_STEPS = 50
@@ -84,6 +88,7 @@ class Training:
         torch.manual_seed(derive_seed(run.seed, "training", experience))  # dropout
         config, steps = run.trainer, count_steps(len(data), run.trainer)
         self.fabric, self.methods, self.context, self.config = fabric, methods, run, config
+        self.images = len(data)
         optimizer = create_optimizer(methods.parameter_groups(), config)
         self.loss, self.optimizer = fabric.setup(StepLoss(run.model, methods), optimizer)
         self.schedule = LambdaLR(
@@ -154,16 +159,16 @@ class Training:
         return tensors, {**counters, "groups": groups, "schedule": schedule, "scaler": scale}
 
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go to where `state` was taken."""
+        """Go to where `state` was taken; raises whatever malformed content leads to."""
+        _, own = self.state()
+        require_alike(values, {**own, "lr": 0.0}, "training")
+        if _settings(values) != _settings(own):
+            raise ValueError("the optimiser has other settings")
         counters = {key: values[key] for key in ("epoch", "step", "images", "lr")}
+        self._check_place(counters, values["schedule"], tensors)
         loss = tensors["loss"].to(self.fabric.device)
         self.context.progress = replace(self.progress, **counters, loss=loss)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "optimizer":
-                index, _, key = rest.partition(".")
-                state.setdefault(int(index), {})[key] = tensor
+        state = self._optimizer_state(tensors)
         groups = self.optimizer.state_dict()["param_groups"]
         merged = [{**old, **new} for old, new in zip(groups, values["groups"], strict=True)]
         self.optimizer.load_state_dict({"state": state, "param_groups": merged})
@@ -175,6 +180,37 @@ class Training:
             torch.cuda.set_rng_state(tensors["random_cuda"], self.fabric.device)
         if values["scaler"] is not None:
             self.fabric._precision.scaler.load_state_dict(values["scaler"])  # type: ignore[attr-defined]
+
+    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """What the optimiser keeps of each parameter, by its number; ValueError for another shape."""
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind != "optimizer":
+                continue
+            index, _, key = rest.partition(".")
+            check_numbers(tensor, name)
+            if tensor.shape not in (trained[int(index)].shape, ()):
+                raise ValueError(f"{name} is of shape {tuple(tensor.shape)}")
+            state.setdefault(int(index), {})[key] = tensor
+        return state
+
+    def _check_place(
+        self, counters: dict[str, Any], schedule: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> None:
+        """Raise ValueError unless the counters are of one moment, and the positions of this data set."""
+        now, step, batch = self.progress, counters["step"], int(tensors["order.batch"])
+        passed = counters["epoch"] * (now.steps // now.epochs) + batch
+        if not (batch > 0 and passed == step == schedule["last_epoch"] and step < now.steps):
+            raise ValueError(f"step {step} of {now.steps} is not where its counters are")
+        check_order(tensors["order.positions"], self.images)
+
+
+def _settings(values: dict[str, Any]) -> Any:
+    """What of the optimiser stays as it was made, as JSON knows it."""
+    groups = [{key: v for key, v in group.items() if key != "lr"} for group in values["groups"]]
+    return json.loads(json.dumps([groups, values["schedule"]["base_lrs"]]))
 
 
 def take_step(

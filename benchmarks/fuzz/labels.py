@@ -18,7 +18,7 @@ from benchmarks.fuzz.images import draw
 from benchmarks.fuzz.learners import taught
 from benchmarks.toys import DATA, SIDE, pixels, save_pixels
 from cl.data.files import file_images
-from cl.errors import PalimpsestError
+from cl.errors import PalimpsestError, shown
 from cl.learner import Learner
 
 LABELS: dict[str, Callable[[Random], Any]] = {
@@ -59,7 +59,10 @@ LABELS: dict[str, Callable[[Random], Any]] = {
 }
 KINDS = (np.int64, np.uint8, np.int8, np.int32, np.uint16)
 RIGHT = ("integers", "words", "a list of integers", "numpy words", "a tensor")
-EITHER = ("blanks", "two forms of one letter", "huge integers", "negative integers", "a generator")
+EITHER = (
+    *("blanks", "two forms of one letter", "huge integers", "negative integers", "a generator"),
+    "control characters",
+)
 """Taken, or refused."""
 
 
@@ -109,6 +112,8 @@ class Labels(Kind):
             return f"taken: images of {images.dtype}"
         if chosen not in (*RIGHT, *EITHER):
             return f"taken: {chosen}, as the classes {learner.class_names[len(before[0]) :]}"
+        if not all(name.isprintable() for name in learner.class_names):
+            return f"{chosen}: a class that cannot be printed: {learner.class_names}"
         wanted = [*before[0], *(clean(label) for label in LABELS[chosen](Random(seed)))]
         if list(dict.fromkeys(wanted)) != list(learner.class_names):
             return f"{chosen}: the classes are {learner.class_names}"
@@ -126,9 +131,8 @@ def state_of(learner: Learner, folder: Path) -> Any:
 
 def clean(label: Any) -> str:
     """What a class of this label is called."""
-    return unicodedata.normalize(
-        "NFC", str(int(label) if torch.is_tensor(label) else label)
-    ).strip()
+    text = str(int(label) if torch.is_tensor(label) else label)
+    return shown(unicodedata.normalize("NFC", text).strip())
 
 
 KINDS_HERE = (Labels,)

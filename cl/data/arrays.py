@@ -125,12 +125,24 @@ def is_text(inputs: Array) -> bool:
 
 def check_images(images: Array, labels: Array, source: str) -> None:
     """Raise DataError unless images are uint8 N × H × W × C with one integer label each."""
+    check_array(images, source)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
             f"{source}: images must be uint8 of shape N × H × W × 1 or 3, "
             f"not {images.dtype} of shape {images.shape}."
         )
+    if not all(images.shape[1:]):
+        raise DataError(f"{source}: images of shape {images.shape} have no pixels.")
     check_labels(images, labels, source)
+
+
+def check_array(images: object, source: str) -> None:
+    """Raise DataError for what is no array of several images: a list, a single number, None."""
+    if not hasattr(images, "dtype") or not getattr(images, "shape", ()):
+        raise DataError(
+            f"{source}: images must be an array, uint8 N × H × W × 1 or 3, not {type(images).__name__}. "
+            "np.stack(images) makes one of images of one size."
+        )
 
 
 def check_labels(inputs: Array, labels: Array, source: str) -> None:

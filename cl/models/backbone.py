@@ -11,16 +11,17 @@ from typing import Any, TypeGuard
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from cl.checkpoint import TENSORS_BYTES, check_numbers
 from cl.config import BackboneConfig
 from cl.data.transforms import Transform
-from cl.errors import ConfigurationError, WeightsError, suggest
+from cl.errors import ConfigurationError, WeightsError, explained, suggest
 from cl.models import nano
 from cl.models.anatomy import trunk_of
+from cl.stored import require_file
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ def create_backbone(config: BackboneConfig) -> Backbone:
 def count_features(module: nn.Module, size: int, config: BackboneConfig) -> int:
     """How many numbers the backbone gives per image, found by showing it one.
 
-    If it gives tokens or several tensors, it is made to give what its classifier would read.
+    If it gives tokens or several tensors, it is made to give what its classifier would read. WeightsError if
+    what it gives are no numbers.
     """
     module.eval()
-    image = torch.zeros(1, 3, size, size)
+    image = torch.ones(1, 3, size, size)
     try:
         given = module(image)
         if not is_features(given):
@@ -77,6 +79,8 @@ def count_features(module: nn.Module, size: int, config: BackboneConfig) -> int:
             f"backbone.name={config.name}: it gives no single vector for an image, and timm has no pooling "
             "for it. Choose a model that can classify."
         )
+    if not given.isfinite().all():
+        raise WeightsError(f"The weights of {config.name} give features that are no numbers.")
     return int(given.shape[1])
 
 
@@ -155,11 +159,13 @@ def find_weights(config: BackboneConfig) -> Path | None:
 
 def load_weights(module: nn.Module, file: Path) -> None:
     """Load a safetensors file into `module`; position embeddings are resampled to its image size."""
-    try:
+    require_file(file, TENSORS_BYTES, WeightsError)
+    with explained(WeightsError, f"{file} is not a readable safetensors file"):
         state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file} is not a readable safetensors file: {error}.") from None
-    fit_weights(module, state, str(file))
+    for name, tensor in state.items():
+        check_numbers(tensor, f"{file}: {name}")
+    with explained(WeightsError, f"{file} does not fit the backbone"):
+        fit_weights(module, state, str(file))
 
 
 def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

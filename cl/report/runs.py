@@ -12,7 +12,8 @@ import numpy as np
 from cl.errors import DataError
 from cl.matrix import AccuracyMatrix
 from cl.metrics import Matrix
-from cl.stored import fields, json_lines, load_json, load_yaml
+from cl.report.summaries import read_summary
+from cl.stored import fields, json_lines, load_yaml
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ class Run:
             raise DataError(
                 f"{folder} holds no summary.json: it is no run folder, or the run is not complete."
             )
-        file = folder / "summary.json"
-        summary = fields(load_json(file), file, {"names": dict, "seed": int})
         config = fields(load_yaml(folder / "config.yaml"), folder / "config.yaml", {})
-        accuracy = AccuracyMatrix.read(folder / "accuracy_matrix.csv").values()
+        matrix = AccuracyMatrix.read(folder / "accuracy_matrix.csv")
+        summary = read_summary(folder, config, matrix)
         chosen: dict[str, dict[tuple[int, int], dict[str, Any]]] = {"experience": {}, "step": {}}
         for _, event in read_events(folder / "metrics.jsonl"):
             chosen[event["event"]][event["experience"], event.get("step", 0)] = event
@@ -48,7 +48,7 @@ class Run:
             folder,
             config,
             summary,
-            accuracy,
+            matrix.values(),
             [event for _, event in sorted(chosen["experience"].items())],
             [event for _, event in sorted(chosen["step"].items())],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,9 @@ def test_a_long_one_is_read_in_time(tmp_path: Path) -> None:
     cells = [Cell(i, j, 10, 5, 5) for i in range(150) for j in range(i + 1)]
     AccuracyMatrix(cells).write(tmp_path / "m.csv")
     assert AccuracyMatrix.read(tmp_path / "m.csv").rows == 150
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is no file"):
+        AccuracyMatrix.read(tmp_path / "pipe")

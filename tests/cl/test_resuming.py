@@ -515,3 +515,17 @@ def test_auto_and_latest_find_the_newest_unfinished_run(
             begin("resume=latest", other)
     begin("resume=auto").run()
     assert begin("resume=auto").folder not in (first, folder)
+
+
+def test_a_checkpoint_inside_an_experience_that_turns_out_unfit_is_passed_over(
+    compose: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, whole = midway(compose)
+    for each in Checkpoints(folder).midway(1):
+        edit(each / "training.json", lambda content: content["training"].pop("groups"))
+    experiment = resume(folder)
+    assert experiment.midway is not None
+    summary = experiment.run()
+    assert capsys.readouterr().err.count("The checkpoint before it is taken.") == 2
+    assert experiment.matrix == whole.matrix
+    assert summary["run"] == load_json(folder / "run.json")["id"]

@@ -63,7 +63,7 @@ def test_the_teacher_is_frozen_in_evaluation_mode_and_not_stored(compose: Compos
     assert not any(p.requires_grad for p in teacher.parameters())
     assert teacher.head.classes == 2
     assert not strategy.state_dict()
-    learner.learn(toy_stream().experience(1))
+    learner.learn_experience(toy_stream().experience(1))
     assert strategy.teacher == []
 
 

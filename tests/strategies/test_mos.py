@@ -81,7 +81,7 @@ def test_pulls_happen_in_training_only(
     strategy = method(learner)
     pull = strategy.pull
     monkeypatch.setattr(strategy, "pull", lambda times: (counted.append(times), pull(times)))
-    assert learner.learn(toy_stream().experience(1)) == 6
+    assert learner.learn_experience(toy_stream().experience(1)) == 6
     learner.logits(toy_stream().test[0])
     assert sum(counted) == pulls
 

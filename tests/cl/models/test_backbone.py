@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 
@@ -146,3 +147,25 @@ def test_tokens_and_tuples_are_pooled_as_by_the_classifier(
         copied.patch_embed.proj.bias += 1
         assert not torch.equal(copied(images), stock(images)), "a copy has weights of its own"
         assert torch.equal(backbone.module(images), stock(images))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_weights_that_are_no_numbers_or_give_none(weights: Path, value: float) -> None:
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32).state_dict()
+    state["patch_embed.proj.weight"].fill_(value)
+    save_file(state, weights / "x.safetensors")
+    with pytest.raises(WeightsError, match="no number"):
+        create_backbone(
+            BackboneConfig(
+                "vit_tiny_patch16_224", image_size=32, weights=str(weights / "x.safetensors")
+            )
+        )
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_weights(weights: Path) -> None:
+    os.mkfifo(weights / "pipe")
+    for place in (weights / "pipe", weights):
+        with pytest.raises(WeightsError, match="is no file"):
+            create_backbone(
+                BackboneConfig("vit_tiny_patch16_224", image_size=32, weights=str(place))
+            )

@@ -41,7 +41,7 @@ def make_run(
         "names": {"stream": "toy", "strategy": strategy, "backbone": "nano"},
         "seed": seed,
         **summarise(np.array(matrix.values())),
-        "within_task": {"forgetting": 0.0},
+        "within_task": summarise(np.array(matrix.values(within_task=True))),
         "seconds": 10.0 + seed,
         "trainable_parameters": 1000,
         "stored_numbers": 2000,

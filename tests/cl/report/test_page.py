@@ -22,6 +22,7 @@ from cl.errors import DataError
 from cl.evaluation import AccuracyMatrix, Cell
 from cl.experiment import Experiment
 from cl.loggers import FileLogger
+from cl.metrics import summarise
 from cl.report.page import samples, write_report
 from cl.report.plots import heat_map, shade, to_pixels, to_svg
 from cl.report.runs import Run
@@ -29,7 +30,8 @@ from cl.stream import Stream
 from tests.cl.loggers.events import R, result, run_info, step, summary, tell
 from tests.conftest import Compose, toy_stream
 
-CELLS = [Cell(i, j, 10, round(10 * R[i, j]), 10) for i in range(3) for j in range(i + 1)]
+COUNTS = np.nan_to_num(10 * R).round().astype(int).tolist()
+CELLS = [Cell(i, j, 10, COUNTS[i][j], COUNTS[i][j]) for i in range(3) for j in range(i + 1)]
 
 
 class Page(HTMLParser):
@@ -215,7 +217,8 @@ def test_long_streams_and_one_task(tmp_path: Path) -> None:
         logger = FileLogger(report=False)
         logger.start(run_info(tmp_path))
         logger.experience(result(0))
-        save_json(summary(), tmp_path / "summary.json")
+        told = summarise(AccuracyMatrix(cells).values())
+        save_json({**summary(), **told, "within_task": told}, tmp_path / "summary.json")
         logger.finish(summary())
         logger.close()
         assert len(Page(write_report(tmp_path, None)).sources) >= 3
