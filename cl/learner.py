@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from cl.data.arrays import Array
 from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, require, suggest
 from cl.experience import Experience, StreamInfo
+from cl.fabric import Fabric, create_fabric
 from cl.instantiate import build
 from cl.learner_file import ATTRIBUTES, FORMAT, read_learner
 from cl.models.backbone import compile_blocks, create_backbone
@@ -39,7 +39,7 @@ from cl.parallel import Ranks
 from cl.random import derive_seed
 from cl.stored import as_config
 from cl.strategy import Chain, Plugin, Progress, Run, Strategy
-from cl.training import Training, count_steps, create_fabric
+from cl.training import Training, count_steps
 from cl.trust import Kind, check_trust
 
 KINDS = {
