@@ -5,6 +5,7 @@ Torch is not imported before the configuration is composed and checked.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cl import __version__
 from cl.config import check_interpolations
@@ -47,7 +48,8 @@ def _run(cfg: DictConfig) -> None:
     """One run; nothing but SystemExit and KeyboardInterrupt leaves it, or Hydra would answer."""
     outlive_readers()  # a launcher may have started this process without `main`
     try:
-        from cl import sweep  # torch comes in here
+        load(quiet=bool(OmegaConf.select(cfg, "trainer.quiet")))
+        from cl import sweep
 
         if sweep.is_sweep():
             sweep.run(cfg)
@@ -55,6 +57,20 @@ def _run(cfg: DictConfig) -> None:
             _run_one(cfg)
     except Exception as error:
         _end(error)
+
+
+def load(quiet: bool = False) -> None:
+    """Import torch and what needs it, unless it is there; tell her who waits for it, unless `quiet`."""
+    if "torch" in sys.modules:
+        return
+    if not quiet and "LOCAL_RANK" not in os.environ:  # of several processes the first one speaks
+        print("Loading PyTorch …", file=sys.stderr)
+    gc.disable()  # what is imported stays: to look for garbage in it takes a quarter of the time
+    try:
+        import cl.sweep  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _run_one(cfg: DictConfig) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from cl.data.arrays import Array
 from cl.data.cache import create_cache
 from cl.errors import ConfigurationError, WeightsError, explained, require, suggest
 from cl.experience import Experience, StreamInfo
+from cl.fabric import Fabric, create_fabric
 from cl.instantiate import build
 from cl.learner_file import DESCRIPTION, STATE, Kept, read_learner, write_learner
 from cl.midway import checking, load_midway, write_midway
@@ -37,7 +37,7 @@ from cl.parallel import Ranks
 from cl.random import derive_seed
 from cl.stored import as_config
 from cl.strategy import Chain, Plugin, Progress, Run, Strategy
-from cl.training import Training, count_steps, create_fabric
+from cl.training import Training, count_steps
 from cl.trust import Kind, check_trust
 
 KINDS = {

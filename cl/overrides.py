@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,20 @@ class Groups:
 
     loader: ConfigLoader
     own: Path | None
+    found: dict[str, list[str]] = field(default_factory=dict)
 
     def __contains__(self, key: str) -> bool:
-        return bool(self.loader.get_group_options(key))
+        return bool(self._listed(key))
+
+    def _listed(self, group: str) -> list[str]:
+        """What the loader has; it reads all folders anew whenever it is asked."""
+        if group not in self.found:
+            self.found[group] = self.loader.get_group_options(group)
+        return self.found[group]
 
     def options(self, group: str) -> list[str]:
         """The names that may be chosen."""
-        found = [name for name in self.loader.get_group_options(group) if name != "custom"]
+        found = [name for name in self._listed(group) if name != "custom"]
         return found + (
             [file.stem for file in (self.own / group).glob("*.yaml")] if self.own else []
         )

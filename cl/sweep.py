@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cl.checkpoint import save_json
-from cl.compare import compare, show_on_console, write
 from cl.config import check_interpolations
 from cl.data.sharing import aside
 from cl.errors import PalimpsestError
@@ -97,29 +95,27 @@ def note(folder: Path | None, error: str | None = None) -> None:
     beside.replace(file)
 
 
-class SweepEnd(Callback):
-    """Hydra calls it when all runs of a sweep are over."""
-
-    def on_multirun_end(self, config: DictConfig, **more: Any) -> None:
-        """List what failed; compare the rest, and write the comparison into the sweep folder."""
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            jobs = read_jobs(folder)
-        except PalimpsestError as error:
-            sys.exit(f"error: {error}")
-        bad = [job for job in jobs if job["error"] is not None]
-        runs = [job["folder"] for job in jobs if job["error"] is None]
-        damaged = len(runs) > 1 and not _compare(runs, jobs, folder)
-        if bad:
-            print(f"{len(bad)} of {len(jobs)} runs failed:", file=sys.stderr)
-            for job in bad:
-                print(f"  {' '.join(job['overrides'])}\n    {job['error']}", file=sys.stderr)
-        if bad or damaged:
-            sys.exit(1)  # the status of the whole sweep
+def end(folder: Path) -> None:
+    """List what failed; compare the rest, and write the comparison into the folder of the sweep."""
+    try:
+        jobs = read_jobs(folder)
+    except PalimpsestError as error:
+        sys.exit(f"error: {error}")
+    bad = [job for job in jobs if job["error"] is not None]
+    runs = [job["folder"] for job in jobs if job["error"] is None]
+    damaged = len(runs) > 1 and not _compare(runs, jobs, folder)
+    if bad:
+        print(f"{len(bad)} of {len(jobs)} runs failed:", file=sys.stderr)
+        for job in bad:
+            print(f"  {' '.join(job['overrides'])}\n    {job['error']}", file=sys.stderr)
+    if bad or damaged:
+        sys.exit(1)  # the status of the whole sweep
 
 
 def _compare(runs: list[Path], jobs: list[dict[str, Any]], folder: Path) -> bool:
     """Compare the runs of a sweep; whether all of them could be read."""
+    from cl.compare import compare, show_on_console, write  # with the plots: no single run needs it
+
     try:
         compared = compare(runs, varied(jobs))
         show_on_console(compared)

@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,7 +17,8 @@ from cl.checkpoint import check_numbers
 from cl.config import TrainerConfig
 from cl.data import ArrayDataset, Batch, Order
 from cl.data.loading import check_order
-from cl.errors import ConfigurationError, DivergenceError
+from cl.errors import DivergenceError
+from cl.fabric import Fabric
 from cl.models.model import Model
 from cl.random import derive_seed, generator
 from cl.stored import require_alike
@@ -40,35 +39,6 @@ class StepLoss(nn.Module):
         """The scalar loss of a batch."""
         with self.model.ranks.sharing():
             return self.methods.loss(batch)
-
-
-def create_fabric(config: TrainerConfig) -> Fabric:
-    """The Fabric that `trainer.device`, `devices`, `nodes`, `strategy` and `precision` describe.
-
-    With several devices the command is started once for each of the others (not under torchrun or SLURM,
-    which have done so).
-    """
-    kind, _, index = config.device.partition(":")
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision]
-    devices: Any = [int(index)] if index else config.devices
-    # Not every step uses every parameter: prompts are chosen, heads have rows for other classes.
-    ddp = DDPStrategy(find_unused_parameters=True)
-    several = config.devices * config.nodes > 1
-    strategy: Any = ddp if several or config.strategy == "ddp" else "auto"
-    try:
-        fabric = Fabric(
-            accelerator=kind,
-            devices=devices,
-            num_nodes=config.nodes,
-            precision=precision,
-            strategy=strategy,
-        )
-        fabric.launch()
-        return fabric
-    except (ValueError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"trainer.device={config.device}: {error} Use auto, cpu, cuda or cuda:0."
-        ) from None
 
 
 class Training:

@@ -17,7 +17,6 @@ from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.loggers.estimate import StepEstimate
 from cl.metrics import Matrix
 from cl.names import shown
-from cl.report.plots import is_dark, shade
 
 WIDE = 12
 """The matrix is printed in full up to this many tasks."""
@@ -137,6 +136,8 @@ def matrix_table(R: Matrix) -> Table:
 
 def _cell(accuracy: float) -> Text:
     """In per cent, on a shade that is darker the higher it is."""
+    from cl.report.plots import is_dark, shade  # matplotlib is for the end of a run
+
     if np.isnan(accuracy):
         return Text("")
     colour = shade(accuracy)

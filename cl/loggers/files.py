@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 from cl.checkpoint import replace_text
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
-from cl.report.page import write_report
 from cl.report.runs import read_events
 
 
@@ -54,6 +53,8 @@ class FileLogger(Logger):
         if not self.report:
             return
         try:
+            from cl.report.page import write_report  # matplotlib is for the end of a run
+
             write_report(self.folder, self.stream)
         except Exception as error:  # the run is complete whatever becomes of its page
             print(f"report.html could not be written: {error!r}", file=sys.stderr)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from cl.config import covered
 from cl.errors import ConfigurationError, DataError, PalimpsestError, require, suggest
@@ -101,6 +100,8 @@ class Difference:
         pairs = Statistic.of(np.array([ours[s] - theirs[s] for s in ours if s in theirs]))
         if pairs.n < 2:
             return cls(pairs.mean, float("nan"), pairs.n)
+        from scipy.stats import t as student  # it takes a second, and few comparisons need it
+
         quantile = float(student.ppf(0.5 + CONFIDENCE / 2, pairs.n - 1))
         return cls(pairs.mean, quantile * pairs.deviation / float(np.sqrt(pairs.n)), pairs.n)
 

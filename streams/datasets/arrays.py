@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cl.checkpoint import replace_text
 from cl.data.arrays import Array, ArrayDataset, check_images, load_array
@@ -35,15 +37,26 @@ def digits() -> DataSet:
 
     No augmentation: a mirrored digit is another sign.
     """
-    from sklearn.datasets import load_digits
-
-    source = load_digits()
-    grey = np.round(source.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = source.target.astype(np.int64)
+    values, labels = np.split(_digits_table(), [64], axis=1)
+    grey = np.round(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = labels[:, 0].astype(np.int64)
     train, test = stratified_split(labels, test_share=0.2, seed=0)
     names = tuple(str(digit) for digit in range(10))
     parts = (ArrayDataset(grey, labels, train), ArrayDataset(grey, labels, test))
     return DataSet("digits", *parts, names, card=DIGITS)
+
+
+def _digits_table() -> npt.NDArray[np.float64]:
+    """A row per image: 64 values from 0 to 16, and the label."""
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():  # read as scikit-learn does, without the second that its import takes
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    return np.column_stack([source.data, source.target])
 
 
 def mnist() -> DataSet:

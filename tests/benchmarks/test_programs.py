@@ -27,7 +27,7 @@ CLAIMS = {
 }
 """How many claims each program makes in its quick form."""
 
-OF_THEIR_OWN = {"growth": 4, "startup": 2, "wandb_cost": 3}
+OF_THEIR_OWN = {"growth": 4, "startup": 3, "wandb_cost": 3}
 """The same for those that start processes."""
 
 

@@ -1,8 +1,24 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from sklearn.datasets import load_digits
 
+from streams.datasets import arrays
 from streams.digits import split_digits
+
+
+@pytest.mark.parametrize("scikit_learn_has_moved_the_file", [False, True])
+def test_they_are_those_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, scikit_learn_has_moved_the_file: bool
+) -> None:
+    if scikit_learn_has_moved_the_file:
+        monkeypatch.setattr(arrays, "find_spec", lambda name: None)
+    data, source = arrays.digits(), load_digits()
+    grey = np.round(source.images * (255 / 16))
+    np.testing.assert_array_equal(data.train.images[..., 0], grey)
+    np.testing.assert_array_equal(data.train.labels, source.target)
+    assert (data.train.images.dtype, data.train.labels.dtype) == (np.uint8, np.int64)
 
 
 def test_real_digits_in_five_tasks() -> None:

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-import cl.loggers.files
+import cl.report.page
 from cl.checkpoint import save_json
 from cl.data import ArrayDataset
 from cl.errors import DataError
@@ -135,7 +135,7 @@ def test_a_failure_of_the_report_does_not_lose_the_run(
     def fail(*arguments: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(cl.loggers.files, "write_report", fail)
+    monkeypatch.setattr(cl.report.page, "write_report", fail)
     experiment = Experiment(compose("strategy=simplecil", "logger=[files]"))
     summary = experiment.run()
     assert summary["average_accuracy"] >= 0
