@@ -43,27 +43,30 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def _run(cfg: DictConfig) -> None:
-    """One run; nothing but SystemExit and KeyboardInterrupt leaves it, or Hydra would answer."""
+def _run(cfg: DictConfig) -> float:
+    """One run; returns its `optimised_metric`.
+
+    Nothing but SystemExit and KeyboardInterrupt leaves it, or Hydra would answer.
+    """
     outlive_readers()  # a launcher may have started this process without `main`
     try:
         from cl import sweep  # torch comes in here
 
         if sweep.is_sweep():
-            sweep.run(cfg)
-        else:
-            _run_one(cfg)
+            return sweep.run(cfg)
+        return _run_one(cfg)
     except Exception as error:
         _end(error)
 
 
-def _run_one(cfg: DictConfig) -> None:
+def _run_one(cfg: DictConfig) -> float:
+    from cl.evaluation.optimised import optimised
     from cl.experiment import start
 
     check_interpolations(cfg)
     experiment = start(cfg)
     try:
-        experiment.run()
+        return optimised(experiment.run(), cfg.optimised_metric)
     except KeyboardInterrupt:
         print(f"\nStopped. {experiment.again}", file=sys.stderr)
         sys.exit(130)

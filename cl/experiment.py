@@ -17,7 +17,11 @@ from cl.changes import SEARCHED, changed, plain, typed
 from cl.checkpoint import save_json
 from cl.environment import describe, peak_memory_bytes
 from cl.errors import ConfigurationError
-from cl.evaluation import evaluate
+from cl.evaluation import Metric
+from cl.evaluation.answers import FILE as ANSWERS
+from cl.evaluation.answers import append, keep
+from cl.evaluation.measuring import Measuring
+from cl.evaluation.optimised import check_optimised
 from cl.guards import resources_explained
 from cl.instantiate import build
 from cl.learner import KINDS as LEARNER_KINDS
@@ -43,6 +47,7 @@ from cl.trust import Kind, check_trust
 KINDS = {
     **LEARNER_KINDS,
     "stream": Kind(Stream, "streams", functions=True),
+    "metric": Kind(Metric, "cl", several=True),
     "logger": Kind(Logger, "cl", several=True),
 }
 """What the sections of a stored configuration may name."""
@@ -65,6 +70,7 @@ class Experiment:
         folder: Path | None = None,
         standing: Standing | None = None,
     ) -> None:
+        check_optimised(cfg.get("optimised_metric", "average_accuracy"))
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
         self.stream: Stream = build(cfg.stream, "stream")
@@ -82,6 +88,9 @@ class Experiment:
         self.matrix = standing.matrix
         self.seconds, self.steps = standing.seconds, standing.steps
         self.changes = standing.changes
+        self.measuring = Measuring(cfg, self.stream, self.learner)
+        if standing.checkpoint is not None:
+            self.measuring.load(standing.checkpoint)
         self.checkpoints = Checkpoints(self.folder)
         self.midway, self.steps_midway = standing.midway, standing.steps_midway
         self.stop = StopRequest()
@@ -144,6 +153,9 @@ class Experiment:
             save_run_id(self.run_id, self.folder)
         self.stream.save_split(self.folder / "split.npz")
         self.matrix.write(self.folder / "accuracy_matrix.csv")
+        self.keeps_answers = self.measuring.config.answers and keep(
+            self.folder / ANSWERS, self.matrix.rows
+        )
         save_run_config(self.cfg, self.folder)
 
     def summary(self) -> dict[str, Any]:
@@ -158,6 +170,8 @@ class Experiment:
             "seed": self.learner.seed,
             **summarise(self.matrix.values(), chance, sequential),
             "within_task": within,
+            "metrics": self.measuring.numbers,
+            "undefined": self.measuring.reasons,
             "seconds": self.seconds,
             "trainable_parameters": self.learner.trainable_parameters,
             "stored_numbers": self.learner.stored_numbers,
@@ -178,20 +192,25 @@ class Experiment:
         report = self._reporter(start)
 
         def on_step(progress: Progress) -> None:
-            report(progress)
+            report(progress, self.measuring.step(progress))
             self.seconds = before + time.perf_counter() - start
             if progress.step < progress.steps:
                 self._checkpoint_midway(progress)
 
         midway, self.midway = self.midway, None
-        steps = self.learner.learn_experience(experience, on_step, midway)
+        if midway is None:
+            self.measuring.before(experience.index)
+        arriving = self.measuring.arriving(experience, midway is not None)
+        steps = self.learner.learn_experience(experience, on_step, midway, arriving)
         trained = time.perf_counter()
-        self.matrix.add(evaluate(self.learner, self.stream, experience.index))
+        self.matrix.add(self.measuring.row(experience.index))
         evaluated = time.perf_counter()
         self.seconds = before + evaluated - start
         self.steps += steps
         if self.leads:
             self.matrix.append_to(self.folder / "accuracy_matrix.csv")
+            if self.keeps_answers:
+                append(self.measuring.answers.take(), self.folder / ANSWERS)
         result = ExperienceResult(
             index=experience.index,
             classes=[self.stream.class_names[label] for label in experience.new_classes],
@@ -205,12 +224,14 @@ class Experiment:
             total_steps=self.steps,
             peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
             sequential=self.learner.strategy.sequential,
+            measured=self.measuring.numbers,
         )
         self.tell.experience(result)
         if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
                 self._write_progress(folder, self.steps)
                 self.learner.write(folder)
+                self.measuring.write(folder)
         number = self.learner.model.ranks.highest(self.stop.number)
         if number and self.matrix.rows < len(self.stream):
             raise self._stopped(number)
@@ -225,6 +246,7 @@ class Experiment:
             with self.checkpoints.writing(self.matrix.rows, progress.step) as folder:
                 self._write_progress(folder, progress.step)
                 self.learner.save_midway(folder)
+                self.measuring.write(folder)
             self.saved = time.monotonic()
         if number:
             ranks.highest(number)  # what starts the processes kills all once one has ended
@@ -262,10 +284,11 @@ class Experiment:
         """Tells the loggers of a step now and then."""
         last = start
 
-        def report(progress: Progress) -> None:
+        def report(progress: Progress, measured: Mapping[str, float]) -> None:
             nonlocal last
             now = time.perf_counter()
-            if now - last < REPORT_SECONDS and progress.step < progress.steps:
+            due = now - last >= REPORT_SECONDS or progress.step == progress.steps
+            if not (due or measured):
                 return
             last = now
             values = {
@@ -277,6 +300,7 @@ class Experiment:
                 "lr": progress.lr,
                 "loss": float(progress.loss),
                 **_read(self.learner.logged),
+                **{f"metrics.{name}": value for name, value in measured.items()},
             }
             self.tell.step(values)
 

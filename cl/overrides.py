@@ -17,7 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Sweep
 from omegaconf import DictConfig, OmegaConf
 
-from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object, describe
+from cl.config import (
+    BackboneConfig,
+    CacheConfig,
+    EvaluationConfig,
+    TrainerConfig,
+    as_object,
+    describe,
+)
 from cl.errors import ConfigurationError, PalimpsestError, require
 from cl.typos import LISTS, aliases, meant_choice, meant_key, paths
 
@@ -114,6 +121,7 @@ def validate(cfg: DictConfig) -> None:
     as_object(cfg.trainer, TrainerConfig)
     as_object(cfg.backbone, BackboneConfig)
     as_object(cfg.cache, CacheConfig)
+    as_object(cfg.evaluation, EvaluationConfig)
 
 
 def _check_node(node: Any, where: str) -> None:

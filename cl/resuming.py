@@ -32,7 +32,8 @@ class Standing:
 
     run: the id of the run; None for a run of a version that gave none. changes: what was changed when the
     run was resumed: key, before, after, experience and step from which on it holds, date. midway: a
-    checkpoint inside the experience that comes next, steps_midway of which are done.
+    checkpoint inside the experience that comes next, steps_midway of which are done. checkpoint: the newest
+    of both kinds.
     """
 
     run: str | None = None
@@ -43,6 +44,7 @@ class Standing:
     changes: list[dict[str, Any]] = field(default_factory=list)
     midway: Path | None = None
     steps_midway: int = 0
+    checkpoint: Path | None = None
 
 
 def find_standing(folder: Path, cfg: DictConfig, trust: Sequence[str]) -> Standing:
@@ -88,7 +90,7 @@ def _take_between(
             f"{checkpoint} holds a learner after {learner.experiences} experiences, not after {rows}."
         )
     learner.model.cache = create_cache(cfg.cache)
-    standing.run = progress.get("run")
+    standing.run, standing.checkpoint = progress.get("run"), checkpoint
     standing.learner, standing.matrix = learner, matrix
     standing.seconds, standing.steps = progress["seconds"], progress["steps"]
     standing.changes = [*progress.get("changes", []), *noted(changes, rows)]
@@ -107,7 +109,8 @@ def _take_midway(standing: Standing, checkpoint: Path, cfg: DictConfig) -> None:
     for name, tensor in load_tensors(checkpoint / "training.safetensors").items():
         if name.startswith("model."):
             check_numbers(tensor, f"{checkpoint}: {name}")
-    standing.run, standing.midway = progress.get("run"), checkpoint
+    standing.run = progress.get("run")
+    standing.midway = standing.checkpoint = checkpoint
     standing.seconds, standing.steps_midway = progress["seconds"], progress["steps"]
     newly = noted(changes, standing.matrix.rows, standing.steps_midway)
     standing.changes = [*progress.get("changes", []), *newly]
@@ -182,5 +185,10 @@ def newest_unfinished(cfg: DictConfig) -> Path | None:
 
 def packages(cfg: DictConfig) -> list[str]:
     """The packages whose code this very command names."""
-    nodes = [cfg.strategy, cfg.stream, *(cfg.plugin or {}).values(), *(cfg.logger or {}).values()]
+    several = (cfg.plugin, cfg.metric, cfg.logger)
+    nodes = [
+        cfg.strategy,
+        cfg.stream,
+        *(node for group in several for node in (group or {}).values()),
+    ]
     return [str(node._target_).partition(".")[0] for node in nodes]

@@ -165,6 +165,12 @@ def summary_table(summary: dict[str, Any]) -> Table:
         value = summary[key]
         shown = "undefined" if value is None else f"{100 * value:.2f} %"
         table.add_row(key.replace("_", " "), shown)
+    for key, value in summary.get("metrics", {}).items():
+        reason = summary["undefined"].get(key, "")
+        table.add_row(
+            Text(key.replace("_", " ")),
+            f"{value:.4g}" if value is not None else Text(f"undefined: {reason}"),
+        )
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     table.add_row("trainable parameters", f"{summary['trainable_parameters']:,}")
     table.add_row("stored numbers", f"{summary['stored_numbers']:,}")

@@ -124,7 +124,7 @@ def _figures(run: Run) -> dict[str, str]:
 def _losses(events: Sequence[dict[str, Any]]) -> Figure:
     """The loss and its parts. A part that was not reported with every step is left out."""
     known = {"event", "experience", "step", "steps", "total_steps", "images_per_second", "lr"}
-    names = [key for key in events[0] if key not in known]
+    names = [key for key in events[0] if key not in known and not key.startswith("metrics.")]
     names = [name for name in names if all(name in event for event in events)]
     parts = {name: [float(event[name]) for event in events] for name in names}
     return plots.losses([event["total_steps"] for event in events], parts)
