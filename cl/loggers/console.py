@@ -18,6 +18,7 @@ from cl.loggers.estimate import StepEstimate
 from cl.metrics import Matrix
 from cl.names import shown
 from cl.report.plots import is_dark, shade
+from cl.report.runs import measured
 
 WIDE = 12
 """The matrix is printed in full up to this many tasks."""
@@ -165,12 +166,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         value = summary[key]
         shown = "undefined" if value is None else f"{100 * value:.2f} %"
         table.add_row(key.replace("_", " "), shown)
-    for key, value in summary.get("metrics", {}).items():
-        reason = summary["undefined"].get(key, "")
-        table.add_row(
-            Text(key.replace("_", " ")),
-            f"{value:.4g}" if value is not None else Text(f"undefined: {reason}"),
-        )
+    for name, shown_value in measured(summary):
+        table.add_row(Text(name), Text(shown_value))
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     table.add_row("trainable parameters", f"{summary['trainable_parameters']:,}")
     table.add_row("stored numbers", f"{summary['stored_numbers']:,}")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cl.report import plots
-from cl.report.runs import Run
+from cl.report.runs import Run, measured
 from cl.stream import Stream
 
 PICTURES = 8
@@ -52,6 +52,7 @@ def write_report(folder: Path, stream: Stream | None = None) -> Path:
         names=run.summary["names"],
         figures=_figures(run),
         headline=_headline(run),
+        measured=measured(run.summary),
         configuration=_flat(run.config),
         environment=_flat({key: run.summary.get(key) for key in ("versions", "hardware")}),
         tasks=tasks,

@@ -49,13 +49,13 @@ def test_numbers_reach_every_place(compose: Compose, capsys: pytest.CaptureFixtu
     assert f"│ right                        │ {right}" in capsys.readouterr().out
     found = compare([experiment.folder], metric="metrics.right")
     assert found.groups[0].values("metrics.right") == [right]
-    assert "metrics: right" in found.table()[0]
+    assert found.columns[:2] == ["metrics.right", "average_accuracy"]
+    assert {"metrics.total", "metrics.passes"} <= {*found.columns}
+    assert f"{right}.0000" in found.table()[1][0]
     assert f"<td>right</td><td>{right}</td>" in (experiment.folder / "report.html").read_text()
 
 
-def test_what_is_not_defined_says_why(
-    compose: Compose, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_not_defined_says_why(compose: Compose, capsys: pytest.CaptureFixture[str]) -> None:
     experiment = Experiment(compose("strategy=simplecil", COUNTING, "+stream.tasks=1"))
     summary = experiment.run()
     assert summary["metrics"]["passes"] is None
@@ -75,9 +75,17 @@ def test_several_moments_are_several_metrics(compose: Compose) -> None:
     assert numbers["passes"] == numbers["during_passes"] == 4
 
 
-@pytest.mark.parametrize(("tasks", "shown"), [("seen", [1, 2, 3]), ("next", [2, 3, 3]), ("all", [3, 3, 3])])
+@pytest.mark.parametrize(
+    ("tasks", "shown"), [("seen", [1, 2, 3]), ("next", [2, 3, 3]), ("all", [3, 3, 3])]
+)
 def test_whose_test_images(compose: Compose, tasks: str, shown: list[int]) -> None:
-    cfg = compose("strategy=naive", COUNTING, f"evaluation.tasks={tasks}", "+stream.tasks=3", "+stream.classes=6")
+    cfg = compose(
+        "strategy=naive",
+        COUNTING,
+        f"evaluation.tasks={tasks}",
+        "+stream.tasks=3",
+        "+stream.classes=6",
+    )
     experiment = Experiment(cfg, loggers=[])
     results: list[float | None] = []
     listener = Logger()
@@ -93,7 +101,9 @@ def test_looking_changes_nothing(compose: Compose, strategy: str) -> None:
     """The same bits, whatever is measured: random numbers and modes are left as they were."""
     weights = []
     for more in ([], [COUNTING, "evaluation.when=[after,before,during]", "evaluation.tasks=all"]):
-        experiment = Experiment(compose(f"strategy={strategy}", "backbone.image_size=16", *more), loggers=[])
+        experiment = Experiment(
+            compose(f"strategy={strategy}", "backbone.image_size=16", *more), loggers=[]
+        )
         experiment.run()
         weights.append((experiment.matrix, experiment.learner.state.state_dict()))
     (matrix, first), (other, second) = weights
@@ -155,7 +165,9 @@ def test_the_state_survives_a_kill_inside_an_experience(compose: Compose, step: 
 def test_a_metric_that_fails_stops_no_run(
     compose: Compose, capsys: pytest.CaptureFixture[str], hook: str
 ) -> None:
-    cfg = compose("strategy=simplecil", f"{OWN}.Failing", f"+metric.mine.hook={hook}", "metric=[ece]")
+    cfg = compose(
+        "strategy=simplecil", f"{OWN}.Failing", f"+metric.mine.hook={hook}", "metric=[ece]"
+    )
     summary = Experiment(cfg, loggers=[]).run()
     assert summary["metrics"]["mine"] is None
     assert summary["undefined"] == {"mine": f"`{hook}` failed (RuntimeError: it broke)"}
@@ -169,7 +181,10 @@ def test_a_name_that_cannot_be(compose: Compose) -> None:
 
 
 def test_of_two_numbers_of_one_name_the_second_has_its_metrics(compose: Compose) -> None:
-    more = ["+metric.fine._target_=cl.evaluation.calibration.CalibrationError", "+metric.fine.bins=100"]
+    more = [
+        "+metric.fine._target_=cl.evaluation.calibration.CalibrationError",
+        "+metric.fine.bins=100",
+    ]
     summary = Experiment(compose("strategy=simplecil", "metric=[ece]", *more), loggers=[]).run()
     assert summary["metrics"].keys() == {"calibration_error", "fine_calibration_error"}
 
@@ -185,6 +200,6 @@ def test_a_stored_metric_of_strangers_is_not_built(compose: Compose) -> None:
         killed.run()
     with pytest.raises(ConfigurationError, match=r"trust=\[tests\]"):
         Experiment.resume(killed.folder, loggers=[])
+    changes = {"metric": {"mine": {"_target_": "tests.cl.evaluation.own.Failing"}}}
     with pytest.raises(ConfigurationError, match=r"cannot go on with another metric\.mine"):
-        changes = {"metric": {"mine": {"_target_": "tests.cl.evaluation.own.Failing"}}}
         Experiment.resume(killed.folder, loggers=[], trust=["tests"], changes=changes)
