@@ -184,7 +184,7 @@ class Measuring(nn.Module):
                 for measure in told:
                     measure.call("batch", index, shown, outputs)
 
-        return show if told else None
+        return show if told and experience.classes else None  # without labels nothing is right
 
     def step(self, progress: Progress) -> dict[str, float]:
         """After a step of the training: the numbers of those metrics that look inside an experience."""
@@ -245,7 +245,10 @@ class Measuring(nn.Module):
         return watch if keeps or told else None
 
     def _context(self, index: int, moment: Moment) -> Context:
-        stream, names = self.stream, self.learner.class_names
+        stream, last = self.stream, index - (moment == "before")
+        names = [
+            stream.class_names[label] for label in range(stream.seen[last] if last >= 0 else 0)
+        ]
         return Context(index, len(stream), stream.seen, names, moment, self.learner, stream)
 
 

@@ -119,6 +119,8 @@ def _figures(run: Run) -> dict[str, str]:
         figures["time"] = plots.stacked_times({"training": training, "evaluation": evaluation})
     if run.steps:
         figures["loss"] = _losses(run.steps)
+    if (inside := _inside(run.steps)) is not None:
+        figures["inside"] = inside
     return {name: _uri(figure) for name, figure in figures.items()}
 
 
@@ -128,7 +130,19 @@ def _losses(events: Sequence[dict[str, Any]]) -> Figure:
     names = [key for key in events[0] if key not in known and not key.startswith("metrics.")]
     names = [name for name in names if all(name in event for event in events)]
     parts = {name: [float(event[name]) for event in events] for name in names}
-    return plots.losses([event["total_steps"] for event in events], parts)
+    return plots.over_steps([event["total_steps"] for event in events], parts, "loss")
+
+
+def _inside(events: Sequence[dict[str, Any]]) -> Figure | None:
+    """What metrics measured every few steps; None if none did."""
+    names = {name for event in events for name in event if name.startswith("metrics.")}
+    told = [event for event in events if names and names <= event.keys()]
+    series = {
+        name.removeprefix("metrics."): [float(event[name]) for event in told]
+        for name in sorted(names)
+    }
+    steps = [event["total_steps"] for event in told]
+    return plots.over_steps(steps, series, "inside the experiences") if told else None
 
 
 def _column(events: Sequence[dict[str, Any]], key: str) -> list[float]:

@@ -120,7 +120,8 @@ WHEN = "evaluation.when=[after,before,during]"
 
 
 def measured(compose: Compose, *more: str) -> DictConfig:
-    return compose("strategy=naive", COUNTING, FOUR, WHEN, "logger=[files]", *more)
+    ready_made = ["metric=[continual,negative_flips,online,cka_drift]", "metric.continual.every=1"]
+    return compose("strategy=naive", COUNTING, FOUR, WHEN, "logger=[files]", *ready_made, *more)
 
 
 def test_the_state_survives_a_kill_between_experiences(compose: Compose) -> None:
