@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -77,6 +78,9 @@ class Experiment:
         standing = standing or Standing(create_run_id())
         self.learner = standing.learner or Learner(cfg, self.stream.info, self.stream.augmentation)
         self.run_id = self.learner.run_id = standing.run
+        self.measuring = Measuring(cfg, self.stream, self.learner)
+        if standing.checkpoint is not None:
+            self.measuring.load(standing.checkpoint)
         fabric = self.learner.fabric
         self.leads = fabric.is_global_zero  # of several processes one writes and reports
         self.loggers = create_loggers(cfg) if loggers is None else list(loggers)
@@ -88,9 +92,6 @@ class Experiment:
         self.matrix = standing.matrix
         self.seconds, self.steps = standing.seconds, standing.steps
         self.changes = standing.changes
-        self.measuring = Measuring(cfg, self.stream, self.learner)
-        if standing.checkpoint is not None:
-            self.measuring.load(standing.checkpoint)
         self.checkpoints = Checkpoints(self.folder)
         self.midway, self.steps_midway = standing.midway, standing.steps_midway
         self.stop = StopRequest()
@@ -153,9 +154,13 @@ class Experiment:
             save_run_id(self.run_id, self.folder)
         self.stream.save_split(self.folder / "split.npz")
         self.matrix.write(self.folder / "accuracy_matrix.csv")
-        self.keeps_answers = self.measuring.config.answers and keep(
-            self.folder / ANSWERS, self.matrix.rows
-        )
+        wanted = self.measuring.config.answers
+        self.keeps_answers = wanted and keep(self.folder / ANSWERS, self.matrix.rows)
+        if wanted and not self.keeps_answers:
+            print(
+                f"{self.folder / ANSWERS} lacks what was answered before: no answers are kept.",
+                file=sys.stderr,
+            )
         save_run_config(self.cfg, self.folder)
 
     def summary(self) -> dict[str, Any]:
@@ -204,13 +209,14 @@ class Experiment:
         steps = self.learner.learn_experience(experience, on_step, midway, arriving)
         trained = time.perf_counter()
         self.matrix.add(self.measuring.row(experience.index))
+        answers = self.measuring.answers.take()
         evaluated = time.perf_counter()
         self.seconds = before + evaluated - start
         self.steps += steps
         if self.leads:
             self.matrix.append_to(self.folder / "accuracy_matrix.csv")
             if self.keeps_answers:
-                append(self.measuring.answers.take(), self.folder / ANSWERS)
+                append(answers, self.folder / ANSWERS)
         result = ExperienceResult(
             index=experience.index,
             classes=[self.stream.class_names[label] for label in experience.new_classes],

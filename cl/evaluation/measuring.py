@@ -197,7 +197,9 @@ class Measuring(nn.Module):
         return {name: value for name, value in found.items() if isinstance(value, float)}
 
     def write(self, folder: Path) -> None:
-        """Write the state into a checkpoint; whoever calls seals it."""
+        """Write the state into a checkpoint, if there is any; whoever calls seals it."""
+        if not len(self.measures):
+            return
         tensors, values = snapshot.take(self, self.built)
         save_tensors({**snapshot.take_tensors(self), **tensors}, folder / "metrics.safetensors")
         save_json(values, folder / "metrics.json")

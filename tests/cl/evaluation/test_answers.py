@@ -17,6 +17,7 @@ from cl.errors import ConfigurationError, DataError, PalimpsestError
 from cl.evaluation.answers import FILE, LARGE, SMALL, Answers, append, keep, read, read_array
 from cl.evaluation.later import Answered, outputs_of
 from cl.experiment import Experiment
+from cl.loggers import ExperienceResult, Logger
 from cl.matrix import AccuracyMatrix, Cell
 from cl.measure import main, measure
 from cl.stored import load_json
@@ -112,6 +113,24 @@ def test_a_metric_can_be_computed_later(folder: Path, capsys: pytest.CaptureFixt
     expected = abs(confidence.astype(float).mean() - right / 24)  # with one bin
     assert saved["metrics"]["calibration_error"] == pytest.approx(expected, abs=1e-6)
     assert {**saved, "metrics": 0} == {**summary, "metrics": 0}
+
+
+def test_a_run_that_lost_its_answers_goes_on_without(
+    compose: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = Experiment(compose("strategy=simplecil"), loggers=[Kill()])
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run()
+    (experiment.folder / FILE).unlink()
+    Experiment.resume(experiment.folder, loggers=[], trust=["tests"]).run()
+    assert "no answers are kept" in capsys.readouterr().err
+    assert not (experiment.folder / FILE).exists()
+
+
+class Kill(Logger):
+    def experience(self, result: ExperienceResult) -> None:
+        if result.index == 1:
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
