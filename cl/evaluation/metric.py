@@ -66,6 +66,9 @@ class Metric(nn.Module):
     transient: ClassVar[tuple[str, ...]] = ("context",)
     context: Context
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def before(self, context: Context) -> None:
         """A pass begins."""
 

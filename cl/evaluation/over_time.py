@@ -135,9 +135,8 @@ class Intransigence(Metric):
     run did worse.
     """
 
-    def __init__(self, joint: str = "") -> None:
+    def __init__(self, joint: str) -> None:
         super().__init__()
-        require(bool(joint), "metric.intransigence.joint=… must be the folder of a joint run.")
         matrix = AccuracyMatrix.read(Path(joint) / "accuracy_matrix.csv")
         self.joint, self.reference = (
             joint,

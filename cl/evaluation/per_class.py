@@ -115,7 +115,7 @@ class ForgettingOfClasses(Metric):
 
     tasks = "seen"
 
-    def __init__(self, classes: Sequence[str | int] = (0,), name: str = "named") -> None:
+    def __init__(self, classes: Sequence[str | int], name: str = "named") -> None:
         super().__init__()
         require(bool(len(classes)), "metric.forgetting_of.classes: give names, as in [cat,dog].")
         self.classes, self.name = list(classes), name

@@ -42,7 +42,10 @@ def test_yaml_has_the_command_and_the_arguments(kind: str, name: str) -> None:
     target = locate(node.pop("_target_"), kind)
     parameters = inspect.signature(target).parameters
     assert list(node) == list(parameters), "the same keys as the constructor, in the same order"
+    given = [argument.partition("=")[0] for argument in command]
     for key, parameter in parameters.items():
+        if f"{kind}.{name}.{key}" in given and parameter.default is parameter.empty:
+            continue  # it must be given
         default = parameter.default
         assert node[key] == (list(default) if isinstance(default, tuple) else default), key
 

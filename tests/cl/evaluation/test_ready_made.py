@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cl.data import Batch
-from cl.errors import ConfigurationError
+from cl.errors import ConfigurationError, DataError
 from cl.evaluation import Context, Metric, Undefined
 from cl.evaluation.calibration import CalibrationError
 from cl.evaluation.continual import gap, largest_moves, summary
@@ -176,8 +176,8 @@ def test_intransigence_against_a_joint_run(tmp_path: Path) -> None:
         told(metric, {}, 0, (2, 4, 6))
     with pytest.raises(ConfigurationError, match="a run on the same stream"):
         told(metric, {0: ([0], one_hot([0]))}, 0, (2, 4))
-    with pytest.raises(ConfigurationError, match="must be the folder of a joint run"):
-        Intransigence()
+    with pytest.raises(DataError, match="missing"):
+        Intransigence(str(tmp_path / "nowhere"))
 
 
 def test_linear_cka_knows_neither_rotation_nor_scale() -> None:
@@ -233,11 +233,12 @@ MANY = (
     "metric=[confusion,top5,recency_bias,forgetting_of,negative_flips,online,zero_shot,cka_drift,"
     "linear_probe,continual]"
 )
+NAMED = "metric.forgetting_of.classes=[class 0]"
 
 
 def test_all_of_them_in_a_run(compose: Compose) -> None:
     small = ["metric.continual.every=1", "+stream.tasks=3", "+stream.classes=6", "trainer.lr=0.01"]
-    experiment = Experiment(compose("strategy=naive", MANY, *small, "logger=[files]"))
+    experiment = Experiment(compose("strategy=naive", MANY, NAMED, *small, "logger=[files]"))
     found = experiment.run()
     numbers, reasons = found["metrics"], found["undefined"]
     cells = experiment.matrix.row(2)
@@ -260,11 +261,18 @@ def test_all_of_them_in_a_run(compose: Compose) -> None:
 
 
 def test_a_frozen_backbone_does_not_drift(compose: Compose) -> None:
-    found = Experiment(compose("strategy=simplecil", MANY), loggers=[]).run()
+    found = Experiment(compose("strategy=simplecil", MANY, NAMED), loggers=[]).run()
     assert found["metrics"]["cka_drift"] == pytest.approx(0, abs=1e-6)
     assert found["metrics"]["probe_drift"] == 0
     assert "takes no steps" in found["undefined"]["online_accuracy"]
     assert "takes no steps" in found["undefined"]["minimum_accuracy"]
+
+
+def test_what_must_be_given_is_asked_for(compose: Compose) -> None:
+    for name, key in (("intransigence", "joint"), ("forgetting_of", "classes")):
+        cfg = compose("strategy=simplecil", f"metric=[{name}]")
+        with pytest.raises(ConfigurationError, match=rf"give metric\.{name}\.{key}=…"):
+            Experiment(cfg, loggers=[])
 
 
 def test_zero_shot_on_domains(compose: Compose) -> None:
