@@ -44,17 +44,19 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def _run(cfg: DictConfig) -> None:
-    """One run; nothing but SystemExit and KeyboardInterrupt leaves it, or Hydra would answer."""
+def _run(cfg: DictConfig) -> float:
+    """One run; returns its `optimised_metric`.
+
+    Nothing but SystemExit and KeyboardInterrupt leaves it, or Hydra would answer.
+    """
     outlive_readers()  # a launcher may have started this process without `main`
     try:
         load(quiet=bool(OmegaConf.select(cfg, "trainer.quiet")))
         from cl import sweep
 
         if sweep.is_sweep():
-            sweep.run(cfg)
-        else:
-            _run_one(cfg)
+            return sweep.run(cfg)
+        return _run_one(cfg)
     except Exception as error:
         _end(error)
 
@@ -73,13 +75,14 @@ def load(quiet: bool = False) -> None:
         gc.enable()
 
 
-def _run_one(cfg: DictConfig) -> None:
+def _run_one(cfg: DictConfig) -> float:
+    from cl.evaluation.optimised import optimised
     from cl.experiment import start
 
     check_interpolations(cfg)
     experiment = start(cfg)
     try:
-        experiment.run()
+        return optimised(experiment.run(), cfg.optimised_metric)
     except KeyboardInterrupt:
         print(f"\nStopped. {experiment.again}", file=sys.stderr)
         sys.exit(130)

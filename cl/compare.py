@@ -45,6 +45,9 @@ METRICS = (
 )
 COSTS = ("seconds", "trainable_parameters", "stored_numbers")
 
+LOWER = ("forgetting", "error", "rate", "bias", "drift", "intransigence", "gap", *COSTS)
+"""What the names of numbers end in of which less is better."""
+
 LARGEST = 1e30
 """A number of a summary that is larger, infinite or NaN was not measured."""
 
@@ -61,7 +64,8 @@ class Comparison:
     @property
     def columns(self) -> list[str]:
         """The metrics of the table: the chosen one first."""
-        return list(dict.fromkeys([self.metric, *METRICS, *COSTS]))
+        runs = [run for group in self.groups for run in group.runs]
+        return list(dict.fromkeys([self.metric, *METRICS, *_measured(runs), *COSTS]))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as a person reads them: accuracies in per cent."""
@@ -149,7 +153,7 @@ def compare(
     require(bool(runs), f"There is no complete run in {', '.join(map(str, folders))}.")
     groups = group_runs(runs, by)
     check_comparable(groups, by, [key for key in allow if key])
-    sign = -1 if metric.endswith(("forgetting", *COSTS)) else 1
+    sign = -1 if metric.endswith(LOWER) else 1
     groups.sort(key=lambda group: -sign * np.nan_to_num(np.mean(group.values(metric))))
     names = {group.name: group for group in groups}
     require(
@@ -177,6 +181,24 @@ def _without_numbers(runs: Sequence[Run], metric: str) -> dict[Path, str]:
         for run in runs:
             lookup(run.summary, metric)
     return bad
+
+
+def _measured(runs: Sequence[Run]) -> list[str]:
+    """What the metrics of all the runs gave, as keys of their summaries."""
+    names: list[str] = []
+    for run in runs:
+        numbers = run.summary.get("metrics")
+        numbers = numbers if isinstance(numbers, dict) else {}
+        usable = [f"metrics.{name}" for name, value in numbers.items() if _is_usable(value)]
+        names = [name for name in names or usable if name in usable]
+        if not names:
+            return []
+    return names
+
+
+def _is_usable(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and abs(value) < LARGEST)  # type: ignore[arg-type]
 
 
 def write(compared: Comparison, folder: Path) -> None:
@@ -283,6 +305,8 @@ def column_name(key: str) -> str:
 
 def unit(key: str) -> tuple[float, int]:
     """The factor and the digits that a metric is shown with."""
+    if key.startswith("metrics."):
+        return 1, 4
     if key.rpartition(".")[2] in COSTS or key.endswith("bytes"):
         return 1, 1 if key == "seconds" else 0
     return 100, 2

@@ -16,9 +16,11 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "quarter_cosine", "milestones")
 PRECISIONS = ("32", "bf16", "16")
 PARALLEL = ("auto", "ddp")
+TASKS = ("seen", "next", "all")
+MOMENTS = ("after", "before", "during")
 
 HARMLESS = (
-    *("logger", "cache"),
+    *("logger", "cache", "optimised_metric"),
     *("trainer.device", "trainer.devices", "trainer.nodes", "trainer.strategy", "trainer.compile"),
     *("trainer.checkpoint", "trainer.checkpoint_minutes", "trainer.quiet"),
     "trainer.evaluation_batch_size",
@@ -122,6 +124,27 @@ class CacheConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """What the metrics of `metric=[…]` are shown, beside what each asks for itself.
+
+    tasks: whose test images, those "seen", the "next" one too, or "all" of the stream. when: "after" each
+    experience, "before" it (from the second on), "during" it, where each batch of its images is answered
+    before it is trained on for the first time (prequential), or several of them. The numbers of the last two
+    are called before_… and during_…. The accuracy matrix is made in any case, after each experience, of the
+    tasks seen. answers: keep class and confidence of every test image in answers.npy.
+    """
+
+    tasks: str = "seen"
+    when: list[str] = field(default_factory=lambda: ["after"])
+    answers: bool = True
+
+    def __post_init__(self) -> None:
+        require_one_of("evaluation.tasks", self.tasks, TASKS)
+        for moment in self.when:
+            require_one_of("evaluation.when", moment, MOMENTS)
+
+
+@dataclass
 class NamesConfig:
     """What a run is called: the folder is <output>/<stream>/<strategy>/<backbone>/…"""
 
@@ -132,23 +155,27 @@ class NamesConfig:
 
 @dataclass
 class Config:
-    """One run. `stream`, `strategy` and each of `plugin` and `logger` name a `_target_` and its arguments.
+    """One run. `stream`, `strategy`, each `plugin`, `metric` and `logger` name a `_target_` and arguments.
 
     resume: the folder of a run to go on with. All else is taken from that folder; what is typed beside it
     is changed, and noted, if it is `HARMLESS` or for `LATER`, and refused if it is neither and the run has
     another value. "latest": the newest run under `output` that is not complete and has this very
     configuration (what is `HARMLESS` may differ); an error if there is none. "auto": the same, but where
     there is none a new run begins, so that a scheduler can start one command again and again. trust: packages
-    whose code a stored configuration may name.
+    whose code a stored configuration may name. optimised_metric: the number of summary.json, such as
+    "average_accuracy" or "metrics.calibration_error", that the run returns, for sweepers that search.
     """
 
     stream: Any = MISSING
     strategy: Any = MISSING
     plugin: dict[str, Any] = field(default_factory=dict)
+    metric: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    optimised_metric: str = "average_accuracy"
     seed: int = 0
     output: str = "runs"
     resume: str | None = None

@@ -18,7 +18,11 @@ from cl.changes import SEARCHED, changed, plain, typed
 from cl.checkpoint import save_json
 from cl.environment import describe, peak_memory_bytes
 from cl.errors import ConfigurationError
-from cl.evaluation import evaluate
+from cl.evaluation import Metric
+from cl.evaluation.answers import FILE as ANSWERS
+from cl.evaluation.answers import append, keep
+from cl.evaluation.measuring import Measuring
+from cl.evaluation.optimised import check_optimised
 from cl.guards import resources_explained
 from cl.instantiate import build
 from cl.learner import KINDS as LEARNER_KINDS
@@ -45,6 +49,7 @@ from cl.trust import Kind, check_trust
 KINDS = {
     **LEARNER_KINDS,
     "stream": Kind(Stream, "streams", functions=True),
+    "metric": Kind(Metric, "cl", several=True),
     "logger": Kind(Logger, "cl", several=True),
 }
 """What the sections of a stored configuration may name."""
@@ -67,6 +72,7 @@ class Experiment:
         folder: Path | None = None,
         standing: Standing | None = None,
     ) -> None:
+        check_optimised(cfg.get("optimised_metric", "average_accuracy"))
         self.cfg = cfg
         self.names = {str(key): str(name) for key, name in cfg.names.items()}
         self.stream: Stream = build(cfg.stream, "stream")
@@ -94,6 +100,9 @@ class Experiment:
         info, augmentation = self.stream.info, self.stream.augmentation
         self.learner = standing.learner or Learner(self.cfg, info, augmentation)
         self.run_id = self.learner.run_id = standing.run
+        self.measuring = Measuring(self.cfg, self.stream, self.learner)
+        if standing.checkpoint is not None:
+            self.measuring.load(standing.checkpoint)
         self.matrix, self.changes = standing.matrix, standing.changes
         self.seconds, self.steps = standing.seconds, standing.steps
         self.standing, self.steps_midway = standing, standing.steps_midway
@@ -154,6 +163,13 @@ class Experiment:
             save_run_id(self.run_id, self.folder)
         self.stream.save_split(self.folder / "split.npz")
         self.matrix.write(self.folder / "accuracy_matrix.csv")
+        wanted = self.measuring.config.answers
+        self.keeps_answers = wanted and keep(self.folder / ANSWERS, self.matrix.rows)
+        if wanted and not self.keeps_answers:
+            print(
+                f"{self.folder / ANSWERS} lacks what was answered before: no answers are kept.",
+                file=sys.stderr,
+            )
         save_run_config(self.cfg, self.folder)
 
     def summary(self) -> dict[str, Any]:
@@ -168,6 +184,8 @@ class Experiment:
             "seed": self.learner.seed,
             **summarise(self.matrix.values(), chance, sequential),
             "within_task": within,
+            "metrics": self.measuring.numbers,
+            "undefined": self.measuring.reasons,
             "seconds": self.seconds,
             "trainable_parameters": self.learner.trainable_parameters,
             "stored_numbers": self.learner.stored_numbers,
@@ -185,7 +203,10 @@ class Experiment:
         """Learn an experience, or what is left of it; returns the number of steps."""
         midway, self.standing.midway = self.standing.midway, None
         try:
-            return self.learner.learn_experience(experience, on_step, midway)
+            if midway is None:
+                self.measuring.before(experience.index)
+            arriving = self.measuring.arriving(experience, midway is not None)
+            return self.learner.learn_experience(experience, on_step, midway, arriving)
         except MidwayError as error:
             print(f"{error} The checkpoint before it is taken.", file=sys.stderr)
         assert self.standing.before_midway is not None
@@ -198,19 +219,22 @@ class Experiment:
         report = self._reporter(start)
 
         def on_step(progress: Progress) -> None:
-            report(progress)
+            report(progress, self.measuring.step(progress))
             self.seconds = self.standing.seconds + time.perf_counter() - start
             if progress.step < progress.steps:
                 self._checkpoint_midway(progress)
 
         steps = self._learn(experience, on_step)
         trained = time.perf_counter()
-        self.matrix.add(evaluate(self.learner, self.stream, experience.index))
+        self.matrix.add(self.measuring.row(experience.index))
+        answers = self.measuring.answers.take()
         evaluated = time.perf_counter()
         self.seconds = self.standing.seconds = self.standing.seconds + evaluated - start
         self.steps += steps
         if self.leads:
             self.matrix.append_to(self.folder / "accuracy_matrix.csv")
+            if self.keeps_answers:
+                append(answers, self.folder / ANSWERS)
         result = ExperienceResult(
             index=experience.index,
             classes=[self.stream.class_names[label] for label in experience.new_classes],
@@ -224,12 +248,14 @@ class Experiment:
             total_steps=self.steps,
             peak_memory_bytes=peak_memory_bytes(self.learner.fabric.device),
             sequential=self.learner.strategy.sequential,
+            measured=self.measuring.numbers,
         )
         self.tell.experience(result)
         if self.learner.config.checkpoint and self.leads:
             with self.checkpoints.writing(self.matrix.rows) as folder:
                 self._write_progress(folder, self.steps)
                 self.learner.write(folder)
+                self.measuring.write(folder)
         number = self.learner.model.ranks.highest(self.stop.number)
         if number and self.matrix.rows < len(self.stream):
             raise self._stopped(number)
@@ -244,6 +270,7 @@ class Experiment:
             with self.checkpoints.writing(self.matrix.rows, progress.step) as folder:
                 self._write_progress(folder, progress.step)
                 self.learner.save_midway(folder)
+                self.measuring.write(folder)
             self.saved = time.monotonic()
         if number:
             ranks.highest(number)  # what starts the processes kills all once one has ended
@@ -281,10 +308,11 @@ class Experiment:
         """Tells the loggers of a step now and then."""
         last = start
 
-        def report(progress: Progress) -> None:
+        def report(progress: Progress, measured: Mapping[str, float]) -> None:
             nonlocal last
             now = time.perf_counter()
-            if now - last < REPORT_SECONDS and progress.step < progress.steps:
+            due = now - last >= REPORT_SECONDS or progress.step == progress.steps
+            if not (due or measured):
                 return
             last = now
             values = {
@@ -296,6 +324,7 @@ class Experiment:
                 "lr": progress.lr,
                 "loss": float(progress.loss),
                 **_read(self.learner.logged),
+                **{f"metrics.{name}": value for name, value in measured.items()},
             }
             self.tell.step(values)
 

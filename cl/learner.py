@@ -158,11 +158,13 @@ class Learner:
         experience: Experience,
         on_step: Callable[[Progress], None] = lambda progress: None,
         midway: Path | None = None,
+        arriving: Callable[[ArrayDataset], None] | None = None,
     ) -> int:
         """As `learn`, for a run that has its checkpoints: if it fails, the learner is of no use any more.
 
         midway: what `save_midway` wrote in this experience; the learner must be as it was before it. A
         MidwayError if it cannot be what was written.
+        arriving: called with the images of each step before it is taken.
         """
         if self.image_shape is None:
             self.image_shape = tuple(int(side) for side in experience.train.images.shape[1:])
@@ -176,7 +178,7 @@ class Learner:
         self.trained_numbers = sum(p.numel() for p in trained)
         self.model.set_trained({id(p) for p in trained})
         untrained = self.strategy.gradient_free or self.strategy.own_loop
-        steps = 0 if untrained else self._train(experience, on_step, midway)
+        steps = 0 if untrained else self._train(experience, on_step, midway, arriving)
         self.model.eval()
         self.run.logged.clear()
         for hooks in self.methods:
@@ -187,7 +189,11 @@ class Learner:
         return steps
 
     def _train(
-        self, experience: Experience, on_step: Callable[[Progress], None], midway: Path | None
+        self,
+        experience: Experience,
+        on_step: Callable[[Progress], None],
+        midway: Path | None,
+        arriving: Callable[[ArrayDataset], None] | None,
     ) -> int:
         data = self.methods.training_data(experience)
         steps = count_steps(len(data), self.config)
@@ -204,7 +210,7 @@ class Learner:
                 training = Training(self.fabric, self.methods, self.run, data, experience.index)
                 training.load(tensors, values["training"])
         self.training = training
-        training.train(lambda order: self.training_batches(data, order), on_step)
+        training.train(lambda order: self.training_batches(data, order, arriving), on_step)
         self.training = None
         return steps
 
@@ -264,16 +270,24 @@ class Learner:
         """The numbers that the methods reported last."""
         return self.run.logged
 
-    def training_batches(self, data: ArrayDataset, order: Order) -> Iterator[Batch]:
+    def training_batches(
+        self,
+        data: ArrayDataset,
+        order: Order,
+        arriving: Callable[[ArrayDataset], None] | None = None,
+    ) -> Iterator[Batch]:
         """What is left of one shuffled, augmented pass over training data."""
-        return batches(
+        for batch in batches(
             data,
             self.model.transform,
             self.config.batch_size,
             self.fabric.device,
             order=order,
             augmentation=self.augmentation,
-        )
+        ):
+            if arriving is not None:
+                arriving(data.subset(batch.positions))
+            yield batch
 
     def logits(self, data: ArrayDataset, task: int | None = None) -> Tensor:
         """Logits over the classes seen, len(data) × classes, float32 on the CPU."""

@@ -17,7 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Sweep
 from omegaconf import DictConfig, OmegaConf
 
-from cl.config import BackboneConfig, CacheConfig, TrainerConfig, as_object, describe
+from cl.config import (
+    BackboneConfig,
+    CacheConfig,
+    EvaluationConfig,
+    TrainerConfig,
+    as_object,
+    describe,
+)
 from cl.errors import ConfigurationError, PalimpsestError, require
 from cl.typos import LISTS, aliases, meant_choice, meant_key, paths
 
@@ -121,6 +128,7 @@ def validate(cfg: DictConfig) -> None:
     as_object(cfg.trainer, TrainerConfig)
     as_object(cfg.backbone, BackboneConfig)
     as_object(cfg.cache, CacheConfig)
+    as_object(cfg.evaluation, EvaluationConfig)
 
 
 def _check_node(node: Any, where: str) -> None:
@@ -129,9 +137,11 @@ def _check_node(node: Any, where: str) -> None:
 
 
 def _check(overrides: Sequence[Override], groups: Groups, sweep: bool) -> None:
+    searches = any(o.key_or_group == "hydra/sweeper" and o.value() != "basic" for o in overrides)
     for override in overrides:
         with composing([override]):
-            _check_values(override, groups)
+            if not (searches and _is_interval(override)):
+                _check_values(override, groups)
             _check_names(override, groups)
             _check_number(override, groups, sweep)
     lines = [_first_choice(override, groups, sweep) for override in overrides]
@@ -189,6 +199,10 @@ def _check_values(override: Override, groups: Groups) -> None:
     count = len(_choices(override, groups))
     require(count > 0, f"{line}: there is no such value.")
     require(count <= MOST, f"{line}: these are more than {MOST:,} runs.")
+
+
+def _is_interval(override: Override) -> bool:
+    return override.is_sweep_override() and not override.is_discrete_sweep()
 
 
 def _check_number(override: Override, groups: Groups, sweep: bool) -> None:
@@ -262,6 +276,9 @@ def _first_choice(override: Override, groups: Groups, sweep: bool) -> str:
     """The line as the first run gets it: Hydra's sweeper writes all lines anew."""
     if isinstance(override._value, Glob):
         return f"{override.get_key_element()}={_choices(override, groups)[0]}"
+    if _is_interval(override):
+        interval: Any = override.value()
+        return f"{override.get_key_element()}={interval.start:g}"
     if override.is_sweep_override():
         return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
     if sweep and not override.is_hydra_override():

@@ -35,7 +35,8 @@ class Standing:
     run: the id of the run; None for a run of a version that gave none. changes: what was changed when the
     run was resumed: key, before, after, experience and step from which on it holds, date. midway: a
     checkpoint inside the experience that comes next, steps_midway of which are done; should it turn out to be
-    of no use, before_midway says where the run stands without it.
+    of no use, before_midway says where the run stands without it. checkpoint: the newest of both
+    kinds.
     """
 
     run: str | None = None
@@ -47,6 +48,7 @@ class Standing:
     midway: Path | None = None
     steps_midway: int = 0
     before_midway: Callable[[], Standing] | None = None
+    checkpoint: Path | None = None
 
 
 def find_standing(
@@ -100,7 +102,7 @@ def _take_between(
             f"{checkpoint} holds a learner after {learner.experiences} experiences, not after {rows}."
         )
     learner.model.cache = create_cache(cfg.cache)
-    standing.run = progress.get("run")
+    standing.run, standing.checkpoint = progress.get("run"), checkpoint
     standing.learner, standing.matrix = learner, matrix
     standing.seconds, standing.steps = progress["seconds"], progress["steps"]
     standing.changes = [*progress.get("changes", []), *noted(changes, rows)]
@@ -119,7 +121,8 @@ def _take_midway(standing: Standing, checkpoint: Path, cfg: DictConfig) -> None:
     _, values = load_midway(checkpoint)
     if values["training"].get("step") != progress["steps"]:
         raise WeightsError(f"{checkpoint} is damaged: its files are of different steps.")
-    standing.run, standing.midway = progress.get("run"), checkpoint
+    standing.run = progress.get("run")
+    standing.midway = standing.checkpoint = checkpoint
     standing.seconds, standing.steps_midway = progress["seconds"], progress["steps"]
     newly = noted(changes, standing.matrix.rows, standing.steps_midway)
     standing.changes = [*progress.get("changes", []), *newly]
@@ -194,5 +197,10 @@ def newest_unfinished(cfg: DictConfig) -> Path | None:
 
 def packages(cfg: DictConfig) -> list[str]:
     """The packages whose code this very command names."""
-    nodes = [cfg.strategy, cfg.stream, *(cfg.plugin or {}).values(), *(cfg.logger or {}).values()]
+    several = (cfg.plugin, cfg.metric, cfg.logger)
+    nodes = [
+        cfg.strategy,
+        cfg.stream,
+        *(node for group in several for node in (group or {}).values()),
+    ]
     return [str(node._target_).partition(".")[0] for node in nodes]

@@ -76,7 +76,8 @@ def load_run_config(folder: Path) -> DictConfig:
     assert isinstance(typed, DictConfig)
     for key in sorted(OmegaConf.missing_keys(typed)):  # arguments may be: they were not given
         require(
-            key.split(".")[0] in ("stream", "strategy", "plugin", "logger") and "." in key,
+            key.split(".")[0] in ("stream", "strategy", "plugin", "metric", "logger")
+            and "." in key,
             f"{file} is damaged: {key} is missing.",
         )
     return typed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cl.checkpoint import save_json
+from cl.checkpoint import load_json, save_json
 from cl.config import check_interpolations
 from cl.data.sharing import aside
 from cl.errors import PalimpsestError
+from cl.evaluation.optimised import optimised
 from cl.experiment import Experiment, start
 from cl.report.groups import read_jobs
 from cl.resuming import packages
@@ -30,19 +32,23 @@ def is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> float:
     """Do this run of the sweep and note what becomes of it; if it fails, the others go on.
+
+    Returns its `optimised_metric`, for a sweeper that searches; NaN if it failed.
 
     A signal ends the sweep, also one that comes when the run is nearly over: then the run is complete.
     """
-    experiment = None
+    experiment, number = None, nan
     try:
         check_interpolations(cfg)
         experiment = begin(cfg)
         if experiment is None:
-            return  # complete since an earlier attempt
+            folder = earlier()
+            assert folder is not None  # complete since then
+            return optimised(load_json(folder / "summary.json"), cfg.optimised_metric)
         with experiment.stop:
-            experiment.run()
+            number = optimised(experiment.run(), cfg.optimised_metric)
             note(experiment.folder)
     except StoppedError:
         note(experiment.folder if experiment else None, "stopped")
@@ -57,6 +63,7 @@ def run(cfg: DictConfig) -> None:
             f"hydra.sweep.dir={HydraConfig.get().sweep.dir}",
             experiment.stop.number,
         )
+    return number
 
 
 def begin(cfg: DictConfig) -> Experiment | None:
@@ -65,9 +72,7 @@ def begin(cfg: DictConfig) -> Experiment | None:
     What an earlier attempt left unfinished goes on: a job that its cluster has queued again, or a sweep that
     is started once more with the same choices and the same hydra.sweep.dir.
     """
-    job = HydraConfig.get()
-    same = [j for j in read_jobs(Path(job.sweep.dir)) if j["overrides"] == job.overrides.task]
-    folder = same[0]["folder"] if same else None
+    folder = earlier()
     if folder is not None and (folder / "summary.json").exists():
         note(folder)  # the attempt may have been killed before it could
         return None
@@ -77,6 +82,13 @@ def begin(cfg: DictConfig) -> Experiment | None:
         experiment = start(cfg)
     note(experiment.folder, UNFINISHED)
     return experiment
+
+
+def earlier() -> Path | None:
+    """The folder of this very run from an earlier attempt at the sweep."""
+    job = HydraConfig.get()
+    same = [j for j in read_jobs(Path(job.sweep.dir)) if j["overrides"] == job.overrides.task]
+    return same[0]["folder"] if same else None
 
 
 def note(folder: Path | None, error: str | None = None) -> None:

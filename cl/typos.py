@@ -57,7 +57,7 @@ def meant_choice(group: str, choice: str, options: Mapping[str, Sequence[str]]) 
     return f"Did you mean {' or '.join(parts[:3])}?" if parts else found
 
 
-LISTS = ("plugin", "logger")
+LISTS = ("plugin", "metric", "logger")
 """The groups of which a run takes any number; of the others it takes one."""
 
 

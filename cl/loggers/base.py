@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class ExperienceResult:
 
     accuracy, accuracy_within_task: R so far, shares. logged: what the methods reported, such as the
     overlap of subspaces. total_steps: of the optimiser, since the run began. peak_memory_bytes: so far;
-    None where it is unknown. sequential: as the strategy says.
+    None where it is unknown. sequential: as the strategy says. measured: what the run's metrics gave,
+    None for what is undefined.
     """
 
     index: int
@@ -54,10 +56,11 @@ class ExperienceResult:
     stored_numbers: int
     peak_memory_bytes: int | None
     sequential: bool = True
+    measured: Mapping[str, float | None] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the rows so far, by name, as far as they are defined."""
-        found = summarise(self.accuracy, sequential=self.sequential)
+        found = {**summarise(self.accuracy, sequential=self.sequential), **self.measured}
         return {name: value for name, value in found.items() if value is not None}
 
     def costs(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from cl.loggers.base import ExperienceResult, Logger, RunInfo
 from cl.loggers.estimate import StepEstimate
 from cl.metrics import Matrix
 from cl.names import shown
+from cl.report.runs import measured
 
 WIDE = 12
 """The matrix is printed in full up to this many tasks."""
@@ -166,6 +167,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         value = summary[key]
         shown = "undefined" if value is None else f"{100 * value:.2f} %"
         table.add_row(key.replace("_", " "), shown)
+    for name, shown_value in measured(summary):
+        table.add_row(Text(name), Text(shown_value))
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     table.add_row("trainable parameters", f"{summary['trainable_parameters']:,}")
     table.add_row("stored numbers", f"{summary['stored_numbers']:,}")

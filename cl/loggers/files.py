@@ -44,6 +44,7 @@ class FileLogger(Logger):
                 "accuracy": [float(value) for value in row],
                 "accuracy_within_task": [float(value) for value in within],
                 "average_accuracy": float(row.mean()),
+                "metrics": dict(result.measured),
                 **result.logged,
                 **result.costs(),
             }

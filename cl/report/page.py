@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cl.report import plots
-from cl.report.runs import Run
+from cl.report.runs import Run, measured
 from cl.stream import Stream
 
 PICTURES = 8
@@ -52,6 +52,7 @@ def write_report(folder: Path, stream: Stream | None = None) -> Path:
         names=run.summary["names"],
         figures=_figures(run),
         headline=_headline(run),
+        measured=measured(run.summary),
         configuration=_flat(run.config),
         environment=_flat({key: run.summary.get(key) for key in ("versions", "hardware")}),
         tasks=tasks,
@@ -118,16 +119,30 @@ def _figures(run: Run) -> dict[str, str]:
         figures["time"] = plots.stacked_times({"training": training, "evaluation": evaluation})
     if run.steps:
         figures["loss"] = _losses(run.steps)
+    if (inside := _inside(run.steps)) is not None:
+        figures["inside"] = inside
     return {name: _uri(figure) for name, figure in figures.items()}
 
 
 def _losses(events: Sequence[dict[str, Any]]) -> Figure:
     """The loss and its parts. A part that was not reported with every step is left out."""
     known = {"event", "experience", "step", "steps", "total_steps", "images_per_second", "lr"}
-    names = [key for key in events[0] if key not in known]
+    names = [key for key in events[0] if key not in known and not key.startswith("metrics.")]
     names = [name for name in names if all(name in event for event in events)]
     parts = {name: [float(event[name]) for event in events] for name in names}
-    return plots.losses([event["total_steps"] for event in events], parts)
+    return plots.over_steps([event["total_steps"] for event in events], parts, "loss")
+
+
+def _inside(events: Sequence[dict[str, Any]]) -> Figure | None:
+    """What metrics measured every few steps; None if none did."""
+    names = {name for event in events for name in event if name.startswith("metrics.")}
+    told = [event for event in events if names and names <= event.keys()]
+    series = {
+        name.removeprefix("metrics."): [float(event[name]) for event in told]
+        for name in sorted(names)
+    }
+    steps = [event["total_steps"] for event in told]
+    return plots.over_steps(steps, series, "inside the experiences") if told else None
 
 
 def _column(events: Sequence[dict[str, Any]], key: str) -> list[float]:

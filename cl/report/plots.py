@@ -122,12 +122,12 @@ def stacked_times(parts: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def losses(steps: Sequence[float], series: Mapping[str, Sequence[float]]) -> Figure:
-    """The loss and its parts over the steps of the optimiser."""
+def over_steps(steps: Sequence[float], series: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """Some quantities over the steps of the optimiser, such as the loss and its parts."""
     figure, axes = _axes(9.6, 3.2)
     for colour, (name, values) in zip(COLOURS, series.items(), strict=False):
         axes.plot(steps, values, color=colour, lw=1.2, label=name.replace("_", " "))
-    axes.set(xlabel="step", ylabel="loss")
+    axes.set(xlabel="step", ylabel=label)
     axes.legend(frameon=False, fontsize=8)
     return figure
 

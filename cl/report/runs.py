@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ class Run:
     def means(self) -> Matrix:
         """After each experience, the mean accuracy over the tasks seen by then."""
         return np.array([np.mean(self.accuracy[i, : i + 1]) for i in range(len(self.accuracy))])
+
+
+def measured(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of what the run's metrics gave; for what is undefined, the reason."""
+    numbers, reasons = summary.get("metrics", {}), summary.get("undefined", {})
+    return [
+        (
+            name.replace("_", " "),
+            f"undefined: {reasons.get(name, '')}" if value is None else f"{value:.4g}",
+        )
+        for name, value in numbers.items()
+    ]
 
 
 def read_events(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -75,6 +76,17 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
         return plain
 
     return make
+
+
+def test_a_run_of_a_sweep_returns_its_number(job: Job, tmp_path: Path) -> None:
+    number = run(job(0, "simplecil"))
+    (noted,) = read_jobs(tmp_path / "sweep")
+    summary = json.loads((noted["folder"] / "summary.json").read_text())
+    assert number == summary["average_accuracy"]
+    assert run(job(0, "simplecil")) == number, "it is complete, so it is read"
+    broken = job(1, "naive")
+    broken.seed = "${seed}"
+    assert math.isnan(run(broken))
 
 
 @pytest.mark.parametrize(

@@ -237,12 +237,12 @@ def test_a_trusted_strategy_goes_on(compose: Compose, tmp_path: Path) -> None:
 def test_all_that_we_ship_can_be_resumed() -> None:
     """Every configuration of ours names what a stored one may name."""
     configs = Path(sys.modules["configs"].__path__[0])
-    for section in ("strategy", "stream", "plugin", "logger"):
+    for section in ("strategy", "stream", "plugin", "metric", "logger"):
         for file in sorted((configs / section).glob("*.yaml")):
             if file.stem == "custom":
                 continue
             cfg = OmegaConf.load(file)
-            several = section in ("plugin", "logger")
+            several = section in ("plugin", "metric", "logger")
             target = cfg._target_ if several else cfg[section]._target_
             node = {"_target_": target}
             check(section, {"it": node} if several else node)
