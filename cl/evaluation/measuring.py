@@ -163,14 +163,17 @@ class Measuring(nn.Module):
             if not resumed:
                 measure.call("before", context)
         own, index = experience.train, experience.index
+        ours = np.zeros(len(own.images), dtype=bool)
+        ours[own.rows] = True
         task = index if self.stream.scenario == "task-incremental" else None
         task = index if self.learner.strategy.needs_task_id else task
 
         def show(images: ArrayDataset) -> None:
-            here = images.images is own.images and np.isin(images.rows, own.rows)
-            if not told or self.learner.run.progress.epoch or not np.any(here):
+            if not told or self.learner.run.progress.epoch or images.images is not own.images:
                 return
-            new = images.subset(np.flatnonzero(here))
+            new = images.subset(np.flatnonzero(ours[images.rows]))
+            if not len(new):
+                return
             try:
                 with aside(self.learner):
                     answers = [*self.learner.answers(new, task)]

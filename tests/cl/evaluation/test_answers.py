@@ -138,6 +138,9 @@ class Kill(Logger):
     [
         (["strategy=naive"], "only metrics"),
         (["metric=[]"], "No metric is chosen"),
+        (["metric=[top5]"], "more than class and confidence"),
+        (["metric=[online]"], "more than class and confidence"),
+        (["metric=[continual]"], "more than class and confidence"),
         (["metric=[eec]"], "Did you mean ece"),
         (["metric=[ece]", "metric.ece.bin=3"], "no such key"),
         (["+metric.own._target_=tests.cl.evaluation.own.Failing"], "it broke"),
@@ -222,23 +225,24 @@ def test_a_split_that_cannot_be(folder: Path) -> None:
         np.save(out, np.array(values, dtype=np.int64))
         return out.getvalue()
 
-    for name, content in (
+    changes = (
         ("test_labels.npy", b""),
         ("test_labels.npy", column(*range(24))),
         ("test_lengths.npy", column(25, -1)),
         ("test_lengths.npy", column(2**62, 2**62)),
         ("train_lengths.npy", column(48)),
         ("test_labels.npy", header((10**15,), "<i8")),
-    ):
+    )
+    for name, content in changes:
         written(name, content)
         with pytest.raises(DataError, match=r"split\.npz is damaged"):
-            measure(folder, ["metric=[ece]"])
+            Answered.read(folder)
     file.unlink()
     with pytest.raises(PalimpsestError, match="missing"):
-        measure(folder, ["metric=[ece]"])
+        Answered.read(folder)
     shutil.rmtree(folder / "learner")
     with pytest.raises(PalimpsestError, match="missing"):
-        measure(folder, ["metric=[ece]"])
+        Answered.read(folder)
 
 
 def test_a_matrix_with_other_counts(tmp_path: Path) -> None:
