@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +63,35 @@ def toy_stream(
     return class_incremental("toy", train, test, names, tasks, order or range(classes))
 
 
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that these overrides give. Hydra takes its time, so it is asked once for each."""
+    return deepcopy(_composed(overrides))
+
+
+def small_config(folder: Path, *overrides: str, **strategy: Any) -> DictConfig:
+    """A configuration as of the command line: a tiny random backbone, two epochs. Runs go into `folder`."""
+    small = ["backbone.image_size=8", "backbone.pretrained=false", "trainer.device=cpu"]
+    small += ["trainer.epochs=2", "trainer.batch_size=8", "output=elsewhere"]
+    small += ["stream=custom", "stream._target_=tests.conftest.toy_stream"]
+    cfg = composed(*small, *overrides)
+    if cfg.output == "elsewhere":
+        cfg.output = f"{folder}/runs"
+    with open_dict(cfg):
+        cfg.merge_with({"names": {"stream": "toy", "strategy": "test", "backbone": "nano"}})
+        cfg.strategy = OmegaConf.merge(cfg.strategy, strategy)
+    return cfg
+
+
 Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
-    """Composes a configuration as the command line does: a tiny random backbone, one epoch."""
-
-    def make(*overrides: str, **strategy: Any) -> DictConfig:
-        small = ["backbone.image_size=8", "backbone.pretrained=false", "trainer.device=cpu"]
-        small += ["trainer.epochs=2", "trainer.batch_size=8", f"output={tmp_path}/runs"]
-        small += ["stream=custom", "stream._target_=tests.conftest.toy_stream"]
-        with hydra.initialize_config_module("configs", version_base="1.3"):
-            cfg = hydra.compose("config", [*small, *overrides])
-        with open_dict(cfg):
-            cfg.merge_with({"names": {"stream": "toy", "strategy": "test", "backbone": "nano"}})
-            cfg.strategy = OmegaConf.merge(cfg.strategy, strategy)
-        return cfg
-
-    return make
+    """Composes a small configuration, whose runs go into the folder of the test."""
+    return partial(small_config, tmp_path)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 import configs
 from cl.checkpoint import load_state, load_tensors, save_tensors
@@ -21,13 +25,53 @@ from cl.loggers import ExperienceResult, Logger
 from cl.stopping import StoppedError
 from cl.strategy import Plugin, Progress, Strategy
 from cl.stream import Experience, Stream
-from tests.conftest import Compose, toy_stream
+from tests.conftest import Compose, small_config, toy_stream
 
 FOLDER = Path(configs.__file__).parent
 STRATEGIES = sorted(f.stem for f in (FOLDER / "strategy").glob("*.yaml") if f.stem != "custom")
 PLUGINS = sorted(f.stem for f in (FOLDER / "plugin").glob("*.yaml"))
 
-every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+# With this scope the tests of one strategy follow each other, so that they can share a run.
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, scope="module")
+
+
+def nearest(name: str, others: Sequence[str], count: int) -> list[str]:
+    """The others whose names hash best together with this one: a new one moves few of the old pairs."""
+    return sorted(others, key=lambda other: sha256(f"{name} {other}".encode()).digest())[:count]
+
+
+def pairs(strategies: Sequence[str], plugins: Sequence[str]) -> list[tuple[str, str]]:
+    """Every strategy with two plugins at least, and every plugin with four strategies."""
+    chosen = {(strategy, p) for strategy in strategies for p in nearest(strategy, plugins, 2)}
+    return sorted(
+        chosen | {(s, plugin) for plugin in plugins for s in nearest(plugin, strategies, 4)}
+    )
+
+
+PAIRS = pairs(STRATEGIES, PLUGINS)
+
+
+def test_pairs_do_not_grow_quadratically() -> None:
+    many, few = [f"strategy {i}" for i in range(70)], [f"plugin {i}" for i in range(10)]
+    chosen = pairs(many, few)
+    assert len(chosen) <= 2 * len(many) + 4 * len(few)
+    assert all(sum(strategy == s for s, _ in chosen) >= 2 for strategy in many)
+    assert all(sum(plugin == p for _, p in chosen) >= 4 for plugin in few)
+
+
+def toy_config(folder: Path, *overrides: str, **strategy: Any) -> DictConfig:
+    """As `small_config`, with batches from the memory of the size of the others."""
+    cfg = small_config(folder, *overrides)
+    for node in (cfg.strategy, *(cfg.plugin or {}).values()):
+        if "memory_batch" in node:
+            node.memory_batch = cfg.trainer.batch_size
+    cfg.strategy = OmegaConf.merge(cfg.strategy, strategy)
+    return cfg
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Compose:
+    return partial(toy_config, tmp_path)
 
 
 def learn(learner: Learner, stream: Stream, experiences: int) -> Learner:
@@ -51,10 +95,19 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
+@pytest.fixture(scope="module")
+def whole(strategy: str, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """A run of the toy stream from its beginning to its end, for tests that only look at it."""
+    cfg = toy_config(tmp_path_factory.mktemp("whole"), f"strategy={strategy}")
+    experiment = Experiment(cfg, loggers=[])
+    experiment.run()
+    return experiment
+
+
 @every_strategy
-def test_same_seed_same_bits(compose: Compose, strategy: str) -> None:
-    first, second = (learn(make(compose, strategy), toy_stream(), 2) for _ in range(2))
-    assert_same(snapshot(first.state), snapshot(second.state))
+def test_same_seed_same_bits(compose: Compose, strategy: str, whole: Experiment) -> None:
+    again = learn(make(compose, strategy), toy_stream(), 2)
+    assert_same(snapshot(again.state), snapshot(whole.learner.state))
 
 
 @every_strategy
@@ -79,11 +132,10 @@ class StopInSecond(Logger):
 
 
 @every_strategy
-def test_killed_and_resumed_gives_the_same_matrix(compose: Compose, strategy: str) -> None:
-    cfg = compose(f"strategy={strategy}")
-    whole = Experiment(cfg, loggers=[])
-    whole.run()
-    stopped = Experiment(cfg, loggers=[StopInSecond()])
+def test_killed_and_resumed_gives_the_same_matrix(
+    compose: Compose, strategy: str, whole: Experiment
+) -> None:
+    stopped = Experiment(compose(f"strategy={strategy}"), loggers=[StopInSecond()])
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     resumed = Experiment.resume(stopped.folder, loggers=[], trust=["tests"])
@@ -105,20 +157,22 @@ def stop_after(experiment: Experiment, index: int, step: int) -> None:
     experiment._checkpoint_midway = signalled  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("plugin", ["", *PLUGINS])
+@pytest.mark.parametrize("with_plugins", [False, True])
 @every_strategy
 def test_stopped_in_the_middle_and_resumed_gives_the_same_bits(
-    compose: Compose, strategy: str, plugin: str
+    compose: Compose, strategy: str, with_plugins: bool
 ) -> None:
-    cfg = compose(f"strategy={strategy}", f"plugin=[{plugin}]", "trainer.schedule=cosine")
-    whole = Experiment(cfg, loggers=[])
-    whole.run()
-    stopped = Experiment(cfg, loggers=[])
+    plugins = [plugin for chosen, plugin in PAIRS if with_plugins and chosen == strategy]
+    cfg = compose(
+        f"strategy={strategy}", f"plugin=[{','.join(plugins)}]", "trainer.schedule=cosine"
+    )
+    whole, stopped = (Experiment(cfg, loggers=[]) for _ in range(2))
     stop_after(stopped, index=1, step=4)  # the first of the second epoch
-    if stopped.learner.strategy.gradient_free or whole.learner.strategy.gradient_free:
-        return  # there is no step to stop after
     if stopped.learner.strategy.own_loop:
-        return  # nor is there one of ours
+        return  # there is no step of ours to stop after
+    whole.run()
+    if stopped.learner.strategy.gradient_free or whole.learner.strategy.gradient_free:
+        return  # nor is there any other
     with pytest.raises(StoppedError, match="resume="):
         stopped.run()
     resumed = Experiment.resume(stopped.folder, loggers=[], trust=["tests"])
@@ -131,9 +185,9 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_bits(
 
 @every_strategy
 def test_predict_changes_nothing_and_does_not_depend_on_the_batch(
-    compose: Compose, strategy: str
+    strategy: str, whole: Experiment
 ) -> None:
-    learner = learn(make(compose, strategy), toy_stream(), 2)
+    learner = whole.learner
     test = toy_stream().test[1]
     before = snapshot(learner.state)
     together = learner.logits(test)
@@ -293,8 +347,10 @@ def test_saved_learner_goes_on_where_it_was(
 
 
 @every_strategy
-def test_state_round_trip_needs_no_code(compose: Compose, strategy: str, tmp_path: Path) -> None:
-    learner = learn(make(compose, strategy), toy_stream(), 2)
+def test_state_round_trip_needs_no_code(
+    compose: Compose, strategy: str, tmp_path: Path, whole: Experiment
+) -> None:
+    learner = whole.learner
     save_tensors(learner.state.state_dict(), tmp_path / "state.safetensors")
     fresh = make(compose, strategy)
     load_state(
@@ -303,14 +359,15 @@ def test_state_round_trip_needs_no_code(compose: Compose, strategy: str, tmp_pat
     assert_same(snapshot(fresh.state), snapshot(learner.state))
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
-@every_strategy
-def test_plugins_combine_with_strategies(compose: Compose, plugin: str, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "plugin"), PAIRS, scope="module")
+def test_plugins_combine_with_strategies(
+    compose: Compose, plugin: str, strategy: str, whole: Experiment
+) -> None:
     learner = make(compose, strategy, f"plugin=[{plugin}]")
     assert len(learner.plugins) == 1
     learn(learner, toy_stream(), 2)
     if learner.strategy.gradient_free or learner.strategy.own_loop:
         return  # nothing is trained in the second experience, so there is nothing to add to
-    plain = learn(make(compose, strategy), toy_stream(), 2)
     data = toy_stream().test[0]
-    assert not torch.equal(learner.logits(data), plain.logits(data)), "the plugin has an effect"
+    alone = whole.learner.logits(data)
+    assert not torch.equal(learner.logits(data), alone), "the plugin has an effect"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import hydra
 import numpy as np
 import pytest
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
 import configs
 from cl.data.datasets import MissingDataError
@@ -21,21 +20,16 @@ from cl.errors import DataError
 from cl.experiment import Experiment
 from cl.instantiate import build, locate
 from cl.stream import Stream
-from tests.conftest import Compose, toy_images, toy_stream
+from tests.conftest import Compose, composed, toy_images, toy_stream
 
 FOLDER = Path(configs.__file__).parent / "stream"
 ALL = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "custom")
 
 
-def composed(name: str, *overrides: str) -> DictConfig:
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        return hydra.compose("config", [f"stream={name}", *overrides])
-
-
 @cache
 def made(name: str) -> Stream | None:
     """The stream as configured; None if it needs data or a path that come with no package."""
-    cfg = composed(name)
+    cfg = composed(f"stream={name}")
     if OmegaConf.missing_keys(cfg.stream):
         return None
     nothing = {"CL_DATA_DIR": tempfile.gettempdir() + "/nothing", "CL_OFFLINE": "1"}
@@ -118,7 +112,7 @@ def test_images_are_the_same_alone_and_in_a_batch(stream: Stream) -> None:
 
 def test_the_same_configuration_gives_the_same_images(stream: Stream) -> None:
     name = next((name for name in HERE[1:] if made(name) is stream), None)
-    again = toy_stream() if name is None else build(composed(name).stream, "stream")
+    again = toy_stream() if name is None else build(composed(f"stream={name}").stream, "stream")
     assert again.fingerprint() == stream.fingerprint()
     assert len(stream.fingerprint()) == 16
 
@@ -142,7 +136,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def few(name: str, small: Path) -> list[str]:
     """Overrides that make the stream short, if it takes any data set or any length."""
-    keys = composed(name).stream
+    keys = composed(f"stream={name}").stream
     wanted = {"dataset": small, "datasets": f"[{small},{small}]", "experiences": 3, "chunks": 3}
     wanted |= {"tasks": 2, "shots": 3, "imbalance": 4, "corruptions": "[fog,shot_noise]"}
     return [f"stream.{key}={value}" for key, value in wanted.items() if key in keys]
@@ -153,7 +147,7 @@ def few(name: str, small: Path) -> list[str]:
 def test_runs_with(compose: Compose, small: Path, name: str, strategy: str) -> None:
     cfg = compose(f"strategy={strategy}", "trainer.epochs=1", "trainer.batch_size=64")
     with open_dict(cfg):
-        cfg.stream = composed(name, *few(name, small)).stream
+        cfg.stream = composed(f"stream={name}", *few(name, small)).stream
     experiment = Experiment(cfg, loggers=[])
     if not all(labelled(experiment.stream, index) for index in range(len(experiment.stream))):
         with pytest.raises(
@@ -178,9 +172,8 @@ def test_yaml_has_the_command_and_the_arguments(name: str) -> None:
     assert command.startswith("# python run.py ")
     overrides = command.removeprefix("# python run.py ").split()
     assert f"stream={name}" in overrides
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        hydra.compose("config", overrides)
-    node: Any = OmegaConf.to_container(composed(name).stream)
+    composed(*overrides)
+    node: Any = OmegaConf.to_container(composed(f"stream={name}").stream)
     target = locate(node.pop("_target_"), "stream")
     parameters = inspect.signature(target).parameters
     assert list(node) == list(parameters), "the same keys as the function, in the same order"
