@@ -26,7 +26,7 @@ class ContinualEvaluation(Metric):
     test set, spread evenly. The curves are series of the training.
     """
 
-    needs = "learner"
+    needs, when = "learner", "after"
 
     def __init__(self, every: int = 10, images: int = 100, window: int = 10) -> None:
         super().__init__()

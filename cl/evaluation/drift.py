@@ -24,7 +24,7 @@ class CKADrift(Metric):
     learnt. 0: the same up to rotation and scale. images: of each task's test set, spread evenly.
     """
 
-    needs = "learner"
+    needs, when = "learner", "after"
 
     def __init__(self, images: int = 200) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class LinearProbe(Metric):
     images: of each task and each of both sets, spread evenly. strength: λ, of features of unit length.
     """
 
-    needs = "learner"
+    needs, when = "learner", "after"
 
     def __init__(self, images: int = 1000, strength: float = 0.1) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ class NegativeFlips(Metric):
     The share of the images of earlier tasks; positive flips, wrong before and right now, are given too.
     """
 
-    tasks = "seen"
+    tasks, when = "seen", "after"
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class ZeroShot(Metric):
     In every pass all test images of the stream are answered.
     """
 
-    tasks = "all"
+    tasks, when = "all", "after"
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +134,8 @@ class Intransigence(Metric):
     joint: the folder of a run of strategy=joint on the same stream; R* is its matrix. Below zero the joint
     run did worse.
     """
+
+    tasks, when = "seen", "after"
 
     def __init__(self, joint: str) -> None:
         super().__init__()

@@ -41,14 +41,14 @@ class ConfusionMatrix(Metric):
         shown = self.counts.sum(1)
         if not shown.sum():
             return {"mean_class_accuracy": Undefined("no image was answered")}
-        accuracy = self.counts.diagonal() / shown  # NaN for a class without images
+        accuracy = self.counts.diagonal().double() / shown  # NaN for a class without images
         there = accuracy[shown > 0]
         wrong = self.counts - torch.diag(self.counts.diagonal())
         none = Undefined("no answer is wrong")
         numbers: dict[str, float | Undefined] = {
             "mean_class_accuracy": float(there.mean()),
             "worst_class_accuracy": float(there.min()),
-            "largest_confusion": float(wrong.max() / wrong.sum()) if wrong.any() else none,
+            "largest_confusion": int(wrong.max()) / int(wrong.sum()) if wrong.any() else none,
         }
         if self.each:
             unseen = Undefined("no image of it was answered")
@@ -113,7 +113,7 @@ class ForgettingOfClasses(Metric):
     images that were shown count; the accuracy is over all of them together.
     """
 
-    tasks = "seen"
+    tasks, when = "seen", "after"
 
     def __init__(self, classes: Sequence[str | int], name: str = "named") -> None:
         super().__init__()

@@ -237,7 +237,13 @@ NAMED = "metric.forgetting_of.classes=[class 0]"
 
 
 def test_all_of_them_in_a_run(compose: Compose) -> None:
-    small = ["metric.continual.every=1", "+stream.tasks=3", "+stream.classes=6", "trainer.lr=0.01"]
+    small = [
+        "evaluation.when=[after,before]",
+        "metric.continual.every=1",
+        "+stream.tasks=3",
+        "+stream.classes=6",
+        "trainer.lr=0.01",
+    ]
     experiment = Experiment(compose("strategy=naive", MANY, NAMED, *small, "logger=[files]"))
     found = experiment.run()
     numbers, reasons = found["metrics"], found["undefined"]
@@ -246,9 +252,14 @@ def test_all_of_them_in_a_run(compose: Compose) -> None:
     counts = [cell.correct / cell.images for cell in cells]
     assert numbers["mean_class_accuracy"] == pytest.approx(np.mean(counts))
     assert numbers["mtil_last"] == pytest.approx(np.mean(counts))
+    before = {name for name in numbers if name.startswith("before_")}
+    assert "before_recency_bias" in before
+    assert not any("flip" in name or "drift" in name or "mtil" in name for name in before)
     assert 0 < numbers["cka_drift"] < 1, "naive fine-tuning moves the features"
     assert 0.5 <= numbers["probe_accuracy"] <= 1
-    assert reasons.keys() == {"zero_shot_accuracy", "mtil_transfer", "mtil_average"}
+    assert reasons.keys() == {
+        *("zero_shot_accuracy", "mtil_transfer", "mtil_average", "before_top5_accuracy")
+    }
     events = [
         json.loads(line) for line in (experiment.folder / "metrics.jsonl").read_text().splitlines()
     ]
