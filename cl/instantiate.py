@@ -6,12 +6,16 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cl.errors import ConfigurationError, require, suggest
+
+PLAIN = (int, float, bool, str, types.NoneType)
+LISTS, MAPPINGS = (list, tuple, Sequence), (dict, Mapping)
+"""What arguments in a configuration can be."""
 
 
 def build(node: DictConfig | Mapping[str, Any], where: str, **given: Any) -> Any:
@@ -75,18 +79,63 @@ def _plain(node: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
-    """`value` if it fits the simple types of `hint`; an int where a float is wanted is converted."""
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    simple = [option for option in options if option in (int, float, bool, str, type(None))]
-    if len(simple) != len(options):
-        return value  # lists, literals and classes are checked by whoever takes them
-    if type(value) in simple:
-        return value
-    if type(value) is int and float in simple:
-        return float(value)
-    wanted = " or ".join("null" if o is type(None) else o.__name__ for o in simple)
-    raise ConfigurationError(f"{where}={value}: it must be {wanted}, not {type(value).__name__}.")
+    """`value` if it fits `hint`, of which plain values, and lists and dictionaries of such, are understood.
+
+    An int where a float is wanted is converted.
+    """
+    options = _options(hint)
+    if not all(map(_is_understood, options)):
+        return value  # classes are checked by whoever takes them
+    if not _fits(value, hint):
+        wanted = " or ".join(map(_named, options))
+        raise ConfigurationError(
+            f"{where}={value}: it must be {wanted}, not {type(value).__name__}."
+        )
+    return float(value) if type(value) is int and int not in options and float in options else value
 
 
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+def _fits(value: Any, hint: Any) -> bool:
+    for option in _options(hint):
+        kind, inner = typing.get_origin(option) or option, typing.get_args(option)
+        if kind is typing.Literal:
+            right = any(type(value) is type(each) and value == each for each in inner)
+        elif kind in LISTS:
+            several = isinstance(value, list | tuple)
+            right = several and all(_fits(each, _item(inner, i)) for i, each in enumerate(value))
+        elif kind in MAPPINGS:
+            right = isinstance(value, Mapping)
+            right = right and all(
+                _fits(each, inner[-1] if inner else Any) for each in value.values()
+            )
+        else:
+            right = (
+                kind not in PLAIN or type(value) is kind or (kind is float and type(value) is int)
+            )
+        if right:
+            return True
+    return False
+
+
+def _item(inner: tuple[Any, ...], index: int) -> Any:
+    """The type of an item: tuple[int, str] has one for each, list[int] one for all."""
+    if len(inner) < 2 or inner[-1] is Ellipsis:
+        return inner[0] if inner else Any
+    return inner[index] if index < len(inner) else Any
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _is_understood(option: Any) -> bool:
+    kind = typing.get_origin(option) or option
+    return kind is typing.Literal or kind in (*PLAIN, *LISTS, *MAPPINGS)
+
+
+def _named(option: Any) -> str:
+    if option is types.NoneType:
+        return "null"
+    if typing.get_origin(option) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(option)))
+    return option.__name__ if option in PLAIN else str(option).rpartition(".")[2]

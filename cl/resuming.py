@@ -16,7 +16,7 @@ from cl.changes import BESIDE, SEARCHED, changes_since, differences, noted, plai
 from cl.checkpoint import check_seal, is_count, load_json
 from cl.config import HARMLESS, LATER, covered
 from cl.data.cache import create_cache
-from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError
+from cl.errors import ConfigurationError, DataError, PalimpsestError, WeightsError, explained
 from cl.learner import Learner
 from cl.learner_file import FILES, read_description
 from cl.matrix import AccuracyMatrix
@@ -186,7 +186,8 @@ def newest_unfinished(cfg: DictConfig) -> Path | None:
         if (folder / "summary.json").exists():
             continue
         try:
-            found = differences(plain(load_run_config(folder)), wanted)
+            with explained(ConfigurationError, f"{file} cannot be read"):
+                found = differences(plain(load_run_config(folder)), wanted)
         except PalimpsestError as error:
             print(f"{error} It is passed over.", file=sys.stderr)
             continue

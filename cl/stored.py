@@ -37,23 +37,30 @@ def load_yaml(file: Path, error: type[PalimpsestError] = DataError) -> Any:
     return _parsed(file, YAML_BYTES, lambda text: yaml.load(text, _PlainLoader), error)
 
 
-def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of a file and the object in each; one that a kill cut short is left out.
+def json_lines(
+    file: Path, damaged: list[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a file and the object in each; one that a kill cut short, or that holds none, is left out.
 
-    Raises DataError when the file or a line of it is too large, or cannot be read.
+    damaged: gets the numbers of such lines, from 1, but not that of a last one that was cut short. Raises
+    DataError when the file or a line of it is too large, or cannot be read.
     """
     require_file(file, LINES_BYTES, DataError)
     with file.open("rb") as lines:
+        number = 0
         while line := lines.readline(LINE_BYTES + 1):
+            number += 1
             if len(line) > LINE_BYTES:
                 raise DataError(f"{file} is damaged: a line has more than {_size(LINE_BYTES)}.")
             try:
                 text = line.decode("utf-8").rstrip("\n")
                 content = json.loads(text)
             except (ValueError, RecursionError):
-                continue
+                content = None
             if isinstance(content, dict):
                 yield text, content
+            elif damaged is not None and line.endswith(b"\n"):
+                damaged.append(number)
 
 
 def fields(

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from cl.checkpoint import load_json, save_json
 from cl.config import check_interpolations
 from cl.data.sharing import aside
-from cl.errors import PalimpsestError
+from cl.errors import PalimpsestError, shown
 from cl.evaluation.optimised import optimised
 from cl.experiment import Experiment, start
-from cl.report.groups import read_jobs
+from cl.report.groups import check_overrides, read_jobs
 from cl.resuming import packages
 from cl.stopping import StoppedError
 
@@ -119,7 +119,7 @@ def end(folder: Path) -> None:
     if bad:
         print(f"{len(bad)} of {len(jobs)} runs failed:", file=sys.stderr)
         for job in bad:
-            print(f"  {' '.join(job['overrides'])}\n    {job['error']}", file=sys.stderr)
+            print(f"  {shown(' '.join(job['overrides']))}\n    {job['error']}", file=sys.stderr)
     if bad or damaged:
         sys.exit(1)  # the status of the whole sweep
 
@@ -140,9 +140,13 @@ def _compare(runs: list[Path], jobs: list[dict[str, Any]], folder: Path) -> bool
 
 
 def varied(jobs: list[dict[str, Any]]) -> list[str]:
-    """The keys, other than the seed, that the runs of a sweep differ in; the strategy if there is none."""
+    """The keys, other than the seed, that the runs of a sweep differ in; the strategy if there is none.
+
+    DataError if what was noted of a run is not what its own configuration says.
+    """
     values: dict[str, set[str]] = {}
     for job in jobs:
+        check_overrides(job)
         for override in job["overrides"]:
             key, _, value = override.partition("=")
             values.setdefault(key.lstrip("+~"), set()).add(value)

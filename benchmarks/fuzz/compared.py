@@ -105,7 +105,9 @@ class Jobs(Kind):
     def objection(self, folder: Path, expected: Any, found: Any, said: str) -> str | None:
         for overrides, run in found[0]:
             config = yaml.safe_load((folder / run / "config.yaml").read_text())
-            if overrides != [f"seed={config['seed']}"]:
+            told = dict(each.lstrip("+").split("=") for each in overrides if "=" in each)
+            # What it does not know may be the name of a group.
+            if "seed" in told and told["seed"].strip() != str(config["seed"]):
                 return f"{run} is taken for the run of {overrides}"
         return None
 

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -101,6 +101,7 @@ def _entries(file: Path, limit: int) -> Iterator[Entry]:
             for info in source.infolist():
                 if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _no_file(file, info.filename)
+                _check_name(source, info)
                 # A folder is an entry too: its path is looked at.
                 yield info.filename, info.file_size
         return
@@ -111,6 +112,16 @@ def _entries(file: Path, limit: int) -> Iterator[Entry]:
             yield member.name, member.size
         if any(stream.last):  # an archive ends with zeros; tarfile takes any end for the end
             raise EOFError("its end is missing")
+
+
+def _check_name(source: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """BadZipFile if the name in the list at the end is not the one beside the file itself.
+
+    `ZipFile.open` checks it for what is unpacked; a damaged name could turn an image into what is not.
+    """
+    if not is_image(info.filename):
+        with suppress(NotImplementedError, RuntimeError), source.open(info):
+            pass  # packed in another way, or with a password: it is not unpacked
 
 
 def contents(file: Path, wanted: dict[str, int], limit: int) -> Iterator[tuple[str, IO[bytes]]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 from cl.checkpoint import replace_text
 from cl.loggers.base import ExperienceResult, Logger, RunInfo
-from cl.report.runs import read_events
+from cl.loggers.earlier import earlier_events
 
 
 class FileLogger(Logger):
@@ -27,8 +25,8 @@ class FileLogger(Logger):
     def start(self, run: RunInfo) -> None:
         self.folder, self.stream = run.folder, run.stream
         file = run.folder / "metrics.jsonl"
-        if file.exists():  # what came after the checkpoint is going to happen again
-            replace_text(file, "".join(f"{line}\n" for line in _until(file, run)))
+        if file.exists() or run.experiences_done:
+            replace_text(file, "".join(f"{line}\n" for line in earlier_events(file, run)))
         self.metrics: TextIO = file.open("a", encoding="utf-8")
 
     def step(self, values: dict[str, float]) -> None:
@@ -67,13 +65,3 @@ class FileLogger(Logger):
     def _write(self, event: dict[str, Any]) -> None:
         self.metrics.write(json.dumps(event) + "\n")
         self.metrics.flush()
-
-
-def _until(file: Path, run: RunInfo) -> Iterator[str]:
-    """The lines of the events that lie before the point from which the run goes on."""
-    for line, event in read_events(file):
-        if event["event"] == "step" and event["total_steps"] > run.steps_done:
-            return
-        if event["event"] == "experience" and event["experience"] >= run.experiences_done:
-            return
-        yield line

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from cl.config import covered
-from cl.errors import ConfigurationError, DataError, PalimpsestError, require, suggest
+from cl.errors import ConfigurationError, DataError, PalimpsestError, require, shown, suggest
 from cl.metrics import Matrix
 from cl.report.runs import Run
-from cl.stored import fields, load_json
+from cl.stored import fields, load_json, load_yaml
 
 IGNORED = (
     "seed",
@@ -46,6 +48,9 @@ SECTIONS = {"stream", "strategy", "backbone", "trainer", "seed"}
 """What every configuration has; one without them was cut short."""
 
 CONFIDENCE = 0.95
+
+OVERRIDE = re.compile(r"\+{0,2}[^=~+\s]+=.*|~[^=~+\s]+(=.*)?", re.DOTALL)
+"""key=value, and what adds or removes a key."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +188,38 @@ def read_job(file: Path) -> dict[str, Any]:
     job = fields(
         load_json(file), file, {"overrides": list, "folder": str | None, "error": str | None}
     )
+    if not all(isinstance(each, str) and OVERRIDE.fullmatch(each) for each in job["overrides"]):
+        raise DataError(f"{file} is damaged: its overrides are not what can be typed.")
+    if job["folder"] is None and job["error"] is None:
+        raise DataError(f"{file} is damaged: a run without an error has a folder.")
+    job["error"] = job["error"] and shown(job["error"], keep="\n")
     if job["folder"] is not None:  # it is noted as seen from the sweep, so that both can move
         job["folder"] = Path(os.path.normpath(file.parents[1] / job["folder"]))
     return job
+
+
+def check_overrides(job: Mapping[str, Any]) -> None:
+    """Raise DataError if a job's run has another plain value in its configuration than was typed for it."""
+    file = Path(job["folder"] or ".") / "config.yaml"
+    if job["folder"] is None or not file.exists():
+        return
+    config = fields(load_yaml(file), file, {})
+    for override in job["overrides"]:
+        key, _, text = override.partition("=")
+        node: Any = config
+        for part in key.lstrip("+").split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if type(node) in (int, float, bool) and "$" not in text and text != str(node):
+            told = _plain_value(text)
+            if told != node:
+                raise DataError(f"{file} says {key}={node}, and its sweep noted {override}.")
+
+
+def _plain_value(text: str) -> Any:
+    """A number or true or false as it is typed; None for all else."""
+    with suppress(ValueError):
+        return float(text)
+    return {"true": True, "false": False}.get(text.strip().lower())
 
 
 def _of_sweeps(path: Path, damaged: dict[Path, str]) -> list[Path]:
@@ -266,11 +300,11 @@ def _refuse(what: str, first: Run, second: Run, keys: Sequence[str]) -> None:
     if not keys:
         return
     a, b = _facts(first), _facts(second)
-    shown = "\n".join(f"  {key}: {a.get(key)} and {b.get(key)}" for key in keys[:10])
+    told = "\n".join(f"  {key}: {a.get(key)} and {b.get(key)}" for key in keys[:10])
     settings = [key for key in keys if key not in FOUND]
     by = f"Group by what differs (--by strategy,{settings[0]}), or, if" if settings else "If"
     raise ConfigurationError(
-        f"{what}; they differ in\n{shown}\n{by} it is meant to differ, say "
+        f"{what}; they differ in\n{told}\n{by} it is meant to differ, say "
         f"--allow {','.join(keys)}.\n  {first.folder}\n  {second.folder}"
     )
 

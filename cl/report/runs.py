@@ -70,10 +70,15 @@ def measured(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def read_events(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of metrics.jsonl and the event in each; what is no event of ours is left out."""
+def read_events(
+    file: Path, damaged: list[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl and the event in each; what is no event of ours is left out.
+
+    damaged: gets the numbers of lines that cannot be read.
+    """
     counts = {"experience": ("experience",), "step": ("experience", "step", "total_steps")}
-    for line, event in json_lines(file) if file.exists() else ():
+    for line, event in json_lines(file, damaged) if file.exists() else ():
         needed = counts.get(str(event.get("event")))
         if needed and all(type(event.get(name)) is int for name in needed):
             yield line, event

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pytest
 
@@ -54,3 +55,52 @@ def test_says_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
 def test_targets_that_are_not_there(path: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         locate(path, "thing")
+
+
+class Several:
+    def __init__(
+        self,
+        sizes: Sequence[int] = (),
+        names: list[str] | None = None,
+        rates: dict[str, float] | None = None,
+        kind: Literal["a", "b"] = "a",
+        thing: Thing | None = None,
+        rows: Sequence[Sequence[int]] = (),
+    ) -> None:
+        self.sizes, self.names, self.rates, self.kind = sizes, names, rates, kind
+        self.thing, self.rows = thing, rows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"sizes": [1, 2], "names": ["x"], "rates": {"x": 1}, "kind": "b"},
+        {"names": None, "rates": None, "sizes": [], "rows": [[1], []]},
+        {"thing": "whatever takes it, checks it"},
+    ],
+)
+def test_lists_and_dictionaries_are_taken(arguments: dict[str, Any]) -> None:
+    several = build({"_target_": "tests.cl.test_instantiate.Several", **arguments}, "several")
+    assert {key: getattr(several, key) for key in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"sizes": 3}, r"several\.sizes=3: it must be Sequence\[int\], not int"),
+        ({"sizes": "12"}, r"several\.sizes=12"),
+        ({"sizes": ["1"]}, r"several\.sizes="),
+        ({"sizes": [1, None]}, r"several\.sizes="),
+        ({"sizes": {"a": 1}}, r"several\.sizes="),
+        ({"names": "x"}, r"several\.names=x: it must be list\[str\] or null, not str"),
+        ({"names": [[]]}, r"several\.names="),
+        ({"rates": [1]}, r"several\.rates="),
+        ({"rates": {"x": "y"}}, r"several\.rates="),
+        ({"kind": "c"}, r"several\.kind=c: it must be a or b"),
+        ({"kind": ["a"]}, r"several\.kind="),
+        ({"rows": [1]}, r"several\.rows="),
+    ],
+)
+def test_lists_and_dictionaries_are_checked(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        build({"_target_": "tests.cl.test_instantiate.Several", **arguments}, "several")

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import cl.sweep
 import configs
-from cl.errors import ConfigurationError
+from cl.checkpoint import save_json
+from cl.errors import ConfigurationError, DataError
 from cl.learner import Learner
 from cl.loggers import ExperienceResult, FileLogger, Logger
 from cl.report.groups import read_jobs
@@ -188,8 +189,43 @@ def test_a_sweep_that_was_started_twice_notes_whole_files(
 
 def test_a_sweep_is_compared_by_what_varies() -> None:
     def jobs(*overrides: list[str]) -> list[dict[str, object]]:
-        return [{"overrides": each} for each in overrides]
+        return [{"overrides": each, "folder": None} for each in overrides]
 
     assert varied(jobs(["strategy=a", "seed=0"], ["strategy=b", "seed=1"])) == ["strategy"]
     assert varied(jobs(["seed=0", "trainer.lr=1"], ["seed=1", "trainer.lr=1"])) == ["strategy"]
     assert varied(jobs(["strategy.rank=1"], ["strategy.rank=2"])) == ["strategy.rank"]
+
+
+def test_what_was_noted_must_be_what_the_run_says(tmp_path: Path) -> None:
+    config = {"seed": 0, "trainer": {"lr": 0.1, "quiet": True}, "strategy": {"_target_": "a.B"}}
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
+    right = ["seed=0", "trainer.lr=1e-1", "+trainer.quiet=true", "strategy=b", "trainer.x=${seed}"]
+    varied([{"overrides": right, "folder": tmp_path}])
+    for wrong in ("seed=1", "seed=", "seed=x", "trainer.lr=0.2", "trainer.quiet=false"):
+        with pytest.raises(DataError, match="its sweep noted"):
+            varied([{"overrides": [wrong], "folder": tmp_path}])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"overrides": [1], "folder": "x", "error": None},
+        {"overrides": [None], "folder": "x", "error": None},
+        {"overrides": ["no value"], "folder": "x", "error": None},
+        {"overrides": ["\x00"], "folder": "x", "error": None},
+        {"overrides": ["=3"], "folder": "x", "error": None},
+        {"overrides": ["seed=0"], "folder": None, "error": None},
+    ],
+)
+def test_notes_that_cannot_be_right(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "jobs").mkdir()
+    save_json(content, tmp_path / "jobs" / "00000.json")
+    with pytest.raises(DataError, match=r"00000\.json is damaged"):
+        read_jobs(tmp_path)
+
+
+def test_an_error_is_shown_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    noted = {"overrides": ["~plugin", "+a.b=1"], "folder": None, "error": "\x1b[31m\u202e no"}
+    save_json(noted, tmp_path / "jobs" / "00000.json")
+    assert read_jobs(tmp_path)[0]["error"] == "\\x1b[31m\\u202e no"

@@ -360,3 +360,21 @@ def test_an_array_that_lies_about_its_shape(tmp_path: Path) -> None:
     zipped(tmp_path / "p.npz", {"images.npy": file.getvalue(), "labels.npy": file.getvalue()})
     with pytest.raises(DataError, match="cannot be read as arrays"):
         arrays(str(tmp_path / "p.npz"))
+
+
+def test_a_name_that_is_damaged_in_the_list_alone_loses_no_image(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", pictures())
+    before, name, after = file.read_bytes().rpartition(b"ant/3.png")
+    file.write_bytes(before + b"ant/3.pnf" + after)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpacked(file)
+    assert written(tmp_path) <= {"photos.zip"}
+
+
+def test_what_is_no_image_may_be_packed_in_any_way(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", {**pictures(), "ant/": b"", "readme.txt": b"x"})
+    content = bytearray(file.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # an unknown compression
+        content[content.rindex(signature) + place] = 99
+    file.write_bytes(content)
+    assert len(list(unpacked(file).rglob("*.png"))) == 15
