@@ -364,7 +364,7 @@ def test_an_array_that_lies_about_its_shape(tmp_path: Path) -> None:
 
 def test_a_name_that_is_damaged_in_the_list_alone_loses_no_image(tmp_path: Path) -> None:
     file = zipped(tmp_path / "photos.zip", pictures())
-    before, name, after = file.read_bytes().rpartition(b"ant/3.png")
+    before, _, after = file.read_bytes().rpartition(b"ant/3.png")
     file.write_bytes(before + b"ant/3.pnf" + after)
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpacked(file)
