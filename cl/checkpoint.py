@@ -44,6 +44,14 @@ def replace_text(file: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
+def write_unless_there(file: Path, text: str) -> None:
+    """Write a text file, in the same safe way, unless it is there with this very content."""
+    content = text.encode()
+    there = file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content
+    if not there:
+        replace_text(file, text)
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A file to write instead of `file`; it takes its place when it is complete and on the disk.

@@ -26,6 +26,7 @@ REFUSALS = {
     errno.EACCES: FORBIDDEN,
     errno.EPERM: FORBIDDEN,
     errno.EROFS: FORBIDDEN,
+    errno.EISDIR: "{place}: a folder is in the place of a file. Move it away.",
     errno.EMFILE: FILES,
     errno.ENFILE: FILES,
     errno.EIO: "{place}: the disk does not work as it should ({reason}).",

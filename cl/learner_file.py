@@ -120,7 +120,8 @@ def _checks(content: Mapping[str, Any]) -> dict[str, bool]:
         "augmentation": content.get("augmentation") in [*AUGMENTATIONS],
         "class_names": _are_names(names) and bool(experiences or not names),
         "experiences": is_count(experiences),
-        "image_shape": shape is None or (_are_counts(shape) and len(shape) == 3),
+        "image_shape": "image_shape" in content
+        and (shape is None or (_are_counts(shape) and len(shape) == 3)),
         "pretrained": isinstance(pretrained, str),
         "run": isinstance(content.get("run"), str | None),
         "layout": isinstance(content.get("layout"), str | None),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cl.checkpoint import replace_text
+from cl.checkpoint import write_unless_there
 from cl.errors import DataError
 from cl.metrics import Matrix
 from cl.stored import require_file
@@ -109,9 +109,7 @@ class AccuracyMatrix:
 
     def write(self, file: Path) -> None:
         """Make a CSV file of all rows, unless it is there."""
-        text = self.to_csv()
-        if not file.exists() or file.read_bytes() != text.encode():
-            replace_text(file, text)
+        write_unless_there(file, self.to_csv())
 
     def append_to(self, file: Path) -> None:
         """Add the newest row to a CSV file that has those before it."""

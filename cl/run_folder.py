@@ -20,9 +20,9 @@ from cl.checkpoint import (
     check_seal,
     flush,
     load_json,
-    replace_text,
     save_json,
     seal,
+    write_unless_there,
 )
 from cl.config import Config
 from cl.errors import ConfigurationError, PalimpsestError, WeightsError, require
@@ -85,9 +85,7 @@ def load_run_config(folder: Path) -> DictConfig:
 
 def save_run_config(cfg: DictConfig, folder: Path) -> None:
     """Write the resolved configuration of the run in `folder`, unless it is there."""
-    text, file = OmegaConf.to_yaml(cfg, resolve=True), folder / "config.yaml"
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        replace_text(file, text)
+    write_unless_there(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def create_run_id() -> str:

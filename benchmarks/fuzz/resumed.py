@@ -72,7 +72,8 @@ class Resumed(Kind):
     def read(self, folder: Path) -> Any:
         run = Path("run")
         Experiment.resume(run).run()
-        text = (run / "metrics.jsonl").read_text()
+        file = run / "metrics.jsonl"  # where it is a folder, the logger says that it cannot write
+        text = file.read_text() if file.is_file() else ""
         events = [json.loads(line) for line in text.splitlines()]
         kept = ("experience", "accuracy", "accuracy_within_task", "average_accuracy")
         return {

@@ -112,6 +112,8 @@ def _entries(file: Path, limit: int) -> Iterator[Entry]:
             yield member.name, member.size
         if any(stream.last):  # an archive ends with zeros; tarfile takes any end for the end
             raise EOFError("its end is missing")
+        while stream.read(1 << 20):
+            pass  # the checksum stands at the end, which tarfile does not read
 
 
 def _check_name(source: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

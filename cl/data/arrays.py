@@ -147,14 +147,14 @@ def check_array(images: object, source: str) -> None:
 
 def check_labels(inputs: Array, labels: Array, source: str) -> None:
     """Raise DataError unless there is one integer label for each image or text."""
-    if len(inputs) != len(labels):
-        what = "texts" if is_text(inputs) else "images"
-        raise DataError(f"{source}: {len(inputs)} {what}, but {len(labels)} labels.")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{source}: labels must be whole numbers, one per image, "
             f"not {labels.dtype} of shape {labels.shape}."
         )
+    if len(inputs) != len(labels):
+        what = "texts" if is_text(inputs) else "images"
+        raise DataError(f"{source}: {len(inputs)} {what}, but {len(labels)} labels.")
 
 
 def bytes_of(images: Array, bits: int = 16) -> Array:

@@ -24,6 +24,7 @@ from cl.data.archives import (
 from cl.data.files import is_image, subfolders
 from cl.data.sharing import alone, aside, clear
 from cl.errors import DataError
+from cl.stored import require_file
 
 ARCHIVES = (".zip", *OPENERS)
 
@@ -151,10 +152,10 @@ def _write(file: Path, wanted: dict[str, int], folder: Path) -> None:
 
 def _read_mark(folder: Path) -> list[str]:
     """The archive's size and time, its images and their bytes; version 0.1 wrote only the first two."""
-    try:
-        return (folder / MARK).read_text(errors="replace").split()
-    except FileNotFoundError:
+    if not (folder / MARK).exists():
         return []
+    require_file(folder / MARK, 1 << 10)
+    return (folder / MARK).read_text(errors="replace").split()
 
 
 def _write_mark(file: Path, folder: Path, held: Held) -> None:

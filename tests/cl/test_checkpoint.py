@@ -21,6 +21,7 @@ from cl.checkpoint import (
     save_tensors,
     seal,
     settle,
+    write_unless_there,
 )
 from cl.errors import WeightsError
 from cl.models.heads import LinearHead
@@ -225,3 +226,18 @@ def test_the_format_is_read(tmp_path: Path, number: object) -> None:
     with pytest.raises(WeightsError, match=said):
         check_format({"format": number}, 1, tmp_path / "x.json")
     check_format({"format": 1}, 1, tmp_path / "x.json")
+
+
+def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    write_unless_there(file, "grün")
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    write_unless_there(file, "grün")
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+    write_unless_there(file, "rot")
+    assert file.read_text() == "rot"
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    write_unless_there(file, "blau")
+    assert file.read_text() == "blau"
+    assert not file.is_symlink()

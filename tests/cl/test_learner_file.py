@@ -203,3 +203,10 @@ def test_an_enormous_file_is_not_read_to_its_end(stored: Path, tmp_path: Path) -
             content.truncate(size)
         with pytest.raises(WeightsError, match="is damaged"):
             Learner.load(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["image_shape", "class_names", "recipe", "attributes", "format"])
+def test_an_entry_that_is_missing(stored: Path, tmp_path: Path, entry: str) -> None:
+    change(copy(stored, tmp_path), lambda content: content.pop(entry))
+    with pytest.raises(WeightsError, match=entry):
+        Learner.load(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
 import tarfile
@@ -378,3 +379,24 @@ def test_what_is_no_image_may_be_packed_in_any_way(tmp_path: Path) -> None:
         content[content.rindex(signature) + place] = 99
     file.write_bytes(content)
     assert len(list(unpacked(file).rglob("*.png"))) == 15
+
+
+def test_the_checksum_of_a_packed_tar_is_checked(tmp_path: Path) -> None:
+    file = tarred(tmp_path / "photos.tar.gz", pictures())
+    content = file.read_bytes()
+    file.write_bytes(content[:-8] + bytes(4) + content[-4:])  # the checksum, before the length
+    with pytest.raises(DataError, match="CRC"):
+        unpacked(file)
+
+
+@pytest.mark.parametrize("size", [1 << 33, None])
+def test_an_odd_mark_is_not_waited_for(tmp_path: Path, size: int | None) -> None:
+    file = zipped(tmp_path / "photos.zip", pictures())
+    mark = unpacked(file) / ".archive"
+    if size is None:
+        mark.unlink()
+        os.mkfifo(mark)
+    else:
+        os.truncate(mark, size)
+    with pytest.raises(DataError, match="is damaged"):
+        unpacked(file)

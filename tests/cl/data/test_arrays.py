@@ -32,6 +32,7 @@ def test_subsets_share_the_images() -> None:
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int), "2 images, but 3 labels"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), "whole numbers"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 1), int), "one per image"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.array(1), "one per image"),
     ],
 )
 def test_arrays_that_do_not_fit(images: np.ndarray, labels: np.ndarray, message: str) -> None:

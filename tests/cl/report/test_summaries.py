@@ -21,6 +21,8 @@ from tests.cl.report.folders import make_run
     [
         {"average_accuracy": 0.75},
         {"average_accuracy": None, "learning_accuracy": 0.0},
+        {"forgetting": None},
+        {"average_accuracy": None},
         {"forgetting": "0.4"},
         {"forgetting": float("nan")},
         {"within_task": {"average_accuracy": 0.1}},
