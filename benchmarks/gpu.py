@@ -133,7 +133,7 @@ def main(options: argparse.Namespace) -> None:
         return lambda: run
 
     jobs = {
-        "training, ours": waited(lambda: learner.learn(data.experience(0))),
+        "training, ours": waited(lambda: learner.learn_experience(data.experience(0))),
         "training, bare": waited(bare.learn),
         "evaluation, ours": waited(lambda: learner.logits(test)),
         "evaluation, bare": waited(bare.evaluate),

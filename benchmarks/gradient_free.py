@@ -75,7 +75,8 @@ def watched(run: Experiment, shares: list[float]) -> Callable[[], object]:
         run.run()
         shares.append((time.perf_counter() - start) / inside[0])
 
-    run.learner.model.backbone.forward = timed
+    backbone = run.learner.model.backbone
+    backbone.forward, backbone.transient = timed, ("forward",)
     return work
 
 

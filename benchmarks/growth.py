@@ -53,7 +53,7 @@ def learn(overrides: list[str], experiences: int, images: int, threads: int) -> 
     for index in range(experiences):
         experience = data.experience(index)
         start = time.perf_counter()
-        learner.learn(experience)
+        learner.learn_experience(experience)
         costs.seconds.append(time.perf_counter() - start)
         costs.stored.append(learner.stored_numbers)
         costs.peak_bytes.append(peak_memory_bytes(torch.device("cpu")) or 0)

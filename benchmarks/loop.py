@@ -27,7 +27,7 @@ def ours(count: int, *overrides: str) -> Callable[[], object]:
     data = stream(count)
     cfg = compose("strategy=naive", "backbone.pretrained=false", *overrides)
     learner = Learner(cfg, data.info, "crop_flip")
-    return lambda: learner.learn(data.experience(0))
+    return lambda: learner.learn_experience(data.experience(0))
 
 
 def bare(count: int, name: str) -> Callable[[], object]:

@@ -43,7 +43,7 @@ def timed(strategy: str, images: int, steps: dict[str, int]) -> Callable[[], obj
     learner, experience = prepared(strategy, images)
 
     def work() -> None:
-        steps[strategy] = learner.learn(experience)
+        steps[strategy] = learner.learn_experience(experience)
 
     return work
 
@@ -59,7 +59,7 @@ def passes(strategy: str, images: int) -> int:
 
     blocks: Any = learner.model.backbone.blocks
     blocks[-1].register_forward_pre_hook(count)
-    learner.learn(experience)
+    learner.learn_experience(experience)
     return work
 
 

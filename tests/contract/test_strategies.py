@@ -253,10 +253,10 @@ def test_a_strategy_that_peeks_is_caught(compose: Compose) -> None:
     learner.strategy = Peeking()
     learner.strategy.run = learner.run
     experience, is_open = guarded(toy_stream().experience(0))
-    learner.learn(experience)
+    learner.learn_experience(experience)
     is_open[0] = False
     with pytest.raises(AssertionError, match="experience that is over"):
-        learner.learn(toy_stream().experience(1))
+        learner.learn_experience(toy_stream().experience(1))
 
 
 @every_strategy
