@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import configs
 from cl.checkpoint import load_state, load_tensors, save_tensors
-from cl.data import ArrayDataset
+from cl.data import ArrayDataset, Batch
 from cl.data.arrays import Array
 from cl.errors import ConfigurationError
 from cl.experiment import Experiment
@@ -240,13 +240,14 @@ def test_past_data_and_future_classes_are_out_of_reach(compose: Compose, strateg
         assert logits.shape[1] == experience.seen, "logits over the classes seen, no more"
 
 
-def test_a_strategy_that_peeks_is_caught(compose: Compose) -> None:
+@pytest.mark.parametrize("look", [lambda batch: batch.labels, lambda batch: batch.images.sum()])
+def test_a_strategy_that_peeks_is_caught(compose: Compose, look: Callable[[Batch], object]) -> None:
     class Peeking(Strategy):
         kept: Experience | None = None
 
         def after_experience(self, experience: Experience) -> None:
             if self.kept is not None:
-                list(self.batches(self.kept))
+                look(next(self.batches(self.kept)))
             self.kept = experience
 
     learner = make(compose, "naive")
