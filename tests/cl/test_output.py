@@ -63,7 +63,7 @@ def test_a_run_whose_output_nobody_reads_is_complete(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout is not None
-    assert "simplecil on split_digits" in process.stdout.readline()
+    assert "Loading" in process.stdout.readline()
     process.stdout.close()
     assert process.wait(300) == 0
     (log,) = tmp_path.rglob("log.txt")

@@ -121,7 +121,7 @@ def test_the_proxy_is_a_cosine_classifier_anew_for_every_task(compose: Compose) 
     assert isinstance(strategy.run.model.head, CosineHead)
     assert strategy.run.model.head.scale == 1
     linear = method(taught(compose, "strategy.proxy=linear", experiences=1))
-    assert isinstance(linear.model.head, LinearHead)
+    assert isinstance(linear.run.model.head, LinearHead)
 
 
 @pytest.mark.parametrize("proxy", ["cosine", "linear"])
