@@ -85,7 +85,7 @@ def _parts(
 ) -> Layout:
     """Training and test images in folders of their own."""
     names = {folder.name: folder for folder in parts}
-    for other in set(inner) - set(parts):
+    for other in (folder for folder in inner if folder not in parts):
         if folders.images(other):
             raise DataError(
                 f"{shown(root)}: {shown(', '.join(names))} would be parts of the data set, but there is also "
