@@ -117,6 +117,8 @@ class Jobs(Kind):
 
     def objection(self, folder: Path, expected: Any, found: Any, said: str) -> str | None:
         for overrides, run in found[0]:
+            if not (folder / run / "config.yaml").exists():
+                continue  # a run that failed may have no folder, and none is compared
             config = yaml.safe_load((folder / run / "config.yaml").read_text())
             told = dict(each.lstrip("+").split("=") for each in overrides if "=" in each)
             # What it does not know may be the name of a group.

@@ -176,7 +176,10 @@ class Tar(Zip):
 
 
 class Unpacked(Zip):
-    """What an earlier run unpacked: images that are missing or damaged since are noticed."""
+    """What an earlier run unpacked: images that are missing, or larger or smaller, are noticed.
+
+    Bytes that were exchanged in place are not, as in any folder of images, unless the image cannot be decoded.
+    """
 
     name = "archive: unpacked"
     files = ("photos.zip.unpacked/**/*", "photos.zip.unpacked/.*")
@@ -188,6 +191,9 @@ class Unpacked(Zip):
 
     def mutate(self, folder: Path, chance: Random) -> str:
         return Kind.mutate(self, folder, chance)
+
+    def objection(self, folder: Path, expected: Any, found: Any, said: str) -> str | None:
+        return misfit(found)
 
 
 class Entries(Zip):
