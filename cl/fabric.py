@@ -56,7 +56,7 @@ def create_fabric(config: TrainerConfig) -> Fabric:
         )
         fabric.launch()
         return fabric
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise ConfigurationError(
             f"trainer.device={config.device}: {error} Use auto, cpu, cuda or cuda:0."
         ) from None

@@ -178,7 +178,8 @@ class Tar(Zip):
 class Unpacked(Zip):
     """What an earlier run unpacked: images that are missing, or larger or smaller, are noticed.
 
-    Bytes that were exchanged in place are not, as in any folder of images, unless the image cannot be decoded.
+    Bytes that were exchanged in place are not, as in any folder of images, unless the image cannot be
+    decoded.
     """
 
     name = "archive: unpacked"

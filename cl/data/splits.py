@@ -102,7 +102,7 @@ def _read_texts(file: Path) -> dict[str, str]:
                 for key in ("fingerprint", "contents")
                 if key == "fingerprint" or key in stored.files
             }
-    except DAMAGE as error:
+    except (*DAMAGE, TypeError) as error:  # a lone array is read as such
         raise DataError(
             f"{file} is damaged ({error}), so that nobody knows whether the images are still the same. "
             "Begin a new run."

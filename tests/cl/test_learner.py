@@ -84,6 +84,7 @@ def test_unknown_augmentation_names_the_valid_ones(compose: Compose) -> None:
         Learner(compose("trainer.augment=crop_flp"), toy_stream().info)
 
 
-def test_unknown_device_says_what_to_type(compose: Compose) -> None:
+@pytest.mark.parametrize("device", ["gpux", f"cpu:{10**30}"])
+def test_unknown_device_says_what_to_type(compose: Compose, device: str) -> None:
     with pytest.raises(ConfigurationError, match="Use auto, cpu, cuda"):
-        Learner(compose("trainer.device=gpux"), toy_stream().info)
+        Learner(compose(f"trainer.device={device}"), toy_stream().info)

@@ -142,3 +142,10 @@ def test_a_split_that_could_not_be_written_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         toy_stream().save_split(tmp_path / "split.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lone_array_in_the_place_of_the_split_is_damage(tmp_path: Path) -> None:
+    with (tmp_path / "split.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="is damaged"):
+        toy_stream().save_split(tmp_path / "split.npz")
