@@ -36,7 +36,10 @@ STRATEGIES = {
 PATIENCE = 120
 """Seconds after which a run of half a second is said to hang."""
 
-VARYING = ("seconds", "training_seconds", "evaluation_seconds", "peak_memory_bytes", "date", "run")
+VARYING = (
+    *("seconds", "training_seconds", "evaluation_seconds", "peak_memory_bytes", "date", "run"),
+    "git_revision",
+)
 """The keys of results that are not the same in two runs."""
 
 
